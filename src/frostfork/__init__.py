@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fork manager for CPython on Linux: a parent prepares memory once, and its children keep sharing it."""
+
+from typing import TYPE_CHECKING
+
+from frostfork.errors import BaselineError, ConfigurationError, FrostforkError, ObservationError
+from frostfork.fork import Installation, child_baseline, fork, install
+from frostfork.journal import Journal
+from frostfork.observe import ModuleImport, Observation, observe
+from frostfork.pages import PAGE_SIZE, Baseline, Change, CopyReport, PageCounts, page_counts
+
+if TYPE_CHECKING:
+    from frostfork.preload import Decision, Installed, Ledger, ModuleRecord, PreloadMode, PreloadPolicy
+    from frostfork.preloader import Preloader, PreloadReport, find_installed
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PAGE_SIZE",
+    "Baseline",
+    "BaselineError",
+    "Change",
+    "ConfigurationError",
+    "CopyReport",
+    "Decision",
+    "FrostforkError",
+    "Installation",
+    "Installed",
+    "Journal",
+    "Ledger",
+    "ModuleImport",
+    "ModuleRecord",
+    "Observation",
+    "ObservationError",
+    "PageCounts",
+    "PreloadMode",
+    "PreloadPolicy",
+    "PreloadReport",
+    "Preloader",
+    "child_baseline",
+    "find_installed",
+    "fork",
+    "install",
+    "observe",
+    "page_counts",
+]
+
+# Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
+_LATER = {
+    "frostfork.preload": ("Decision", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy"),
+    "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _LATER.items():
+        if name in names:
+            import importlib
+
+            globals().update({each: getattr(importlib.import_module(module), each) for each in names})
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, binding=False, embedsignature=False
+"""The binding: integers and sizes go in and out, and a negative errno becomes an OSError. No policy."""
+
+import gc
+import os
+
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
+
+from frostfork._os cimport (
+    FF_KINDS,
+    ff_baseline,
+    ff_baseline_compare,
+    ff_baseline_fini,
+    ff_baseline_info,
+    ff_baseline_init,
+    ff_baseline_take,
+    ff_baseline_info_t,
+    ff_comparison,
+    ff_counts,
+    ff_counts_take,
+    ff_kernel,
+    ff_kernel_probe,
+    pid_t,
+)
+from frostfork._py cimport ff_imports_start, ff_imports_stop, ff_py_fork
+
+# Bound once: a test that puts a mock in the place of gc.freeze must not change what a fork does.
+cdef object _freeze = gc.freeze
+
+# In the order of enum ff_kind.
+KINDS = ("heap", "stack", "anonymous", "file", "shared", "special")
+
+
+cdef int check(int rc, object path=None) except -1:
+    if rc < 0:
+        if path is None:
+            raise OSError(-rc, os.strerror(-rc))
+        raise OSError(-rc, os.strerror(-rc), path)
+    return rc
+
+
+cdef str proc_path(pid_t pid):
+    return f"/proc/{pid or 'self'}/pagemap"
+
+
+def kernel():
+    """What the kernel offers this process, as a dict; sizes in bytes, `pagemap` 0 or an errno."""
+    cdef ff_kernel found
+    check(ff_kernel_probe(&found))
+    return {
+        "release": (found.major, found.minor),
+        "page_size": found.page_size,
+        "pagemap": -found.pagemap,
+        "pagemap_scan": bool(found.pagemap_scan),
+        "procmap_query": bool(found.procmap_query),
+        "frame_numbers": bool(found.frame_numbers),
+        "madv_collapse": bool(found.madv_collapse),
+        "memfd": bool(found.memfd),
+    }
+
+
+def page_counts(pid_t pid=0):
+    """(present, anonymous, file, exclusive, shared, swapped, huge) in pages; huge is -1 where it cannot be known."""
+    cdef ff_counts found
+    cdef int rc
+    with nogil:
+        rc = ff_counts_take(pid, &found)
+    check(rc, proc_path(pid))
+    return (found.present, found.anonymous, found.file, found.exclusive, found.shared, found.swapped, found.huge)
+
+
+cdef class BaselineHandle:
+    """Owns the shared memory of one baseline."""
+
+    cdef ff_baseline baseline
+    cdef pid_t pid
+
+    def __cinit__(self, pid_t pid=0):
+        self.pid = pid
+        check(ff_baseline_init(&self.baseline, pid))
+
+    def __dealloc__(self):
+        ff_baseline_fini(&self.baseline)
+
+    def take(self):
+        cdef int rc
+        with nogil:
+            rc = ff_baseline_take(&self.baseline, self.pid)
+        check(rc, proc_path(self.pid))
+
+    def info(self):
+        """(owner, anonymous, shared, frames, bytes): pages but for the last."""
+        cdef ff_baseline_info_t found
+        ff_baseline_info(&self.baseline, &found)
+        return (found.owner, found.anonymous, found.shared, bool(found.frames), found.bytes)
+
+    def compare(self):
+        """(by_kind, unmapped, frames): by_kind has a tuple (unshared, copied, new, dropped) for each of KINDS."""
+        cdef ff_comparison found
+        cdef int rc
+        with nogil:
+            rc = ff_baseline_compare(&self.baseline, &found)
+        check(rc, proc_path(self.pid))
+        kinds = []
+        for i in range(FF_KINDS):
+            change = found.by_kind[i]
+            kinds.append((change.unshared, change.copied, change.fresh, change.dropped))
+        return (tuple(kinds), found.unmapped, bool(found.frames))
+
+
+def fork(bint freeze=True, BaselineHandle baseline=None):
+    """os.fork; in the child, freeze and then take the baseline before any at-fork hook runs. Returns (pid, errno).
+
+    The errno is that of taking the baseline in the child, 0 where it worked or none was asked for.
+    """
+    cdef int rc = 0
+    cdef pid_t pid = ff_py_fork(
+        <void *> _freeze if freeze else NULL, &baseline.baseline if baseline is not None else NULL, &rc
+    )
+    return (pid, -rc)
+
+
+def imports_start(int fd):
+    """Write a record of every import that does work to fd, until imports_stop."""
+    ff_imports_start(fd)
+
+
+def imports_stop():
+    """Stop the record; how many entries could not be written."""
+    return ff_imports_stop()
+
+
+def report_unraisable(object error, object where):
+    """Give an exception that nobody can be told of to sys.unraisablehook."""
+    PyErr_SetObject(type(error), error)
+    PyErr_WriteUnraisable(where)

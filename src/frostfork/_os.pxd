@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# The kernel layer, csrc/os.
+
+from libc.stdint cimport int64_t, uint64_t
+from posix.types cimport pid_t
+
+
+cdef extern from "os/kernel.h" nogil:
+    struct ff_kernel:
+        int major
+        int minor
+        uint64_t page_size
+        int pagemap
+        bint pagemap_scan
+        bint procmap_query
+        bint frame_numbers
+        bint madv_collapse
+        bint memfd
+
+    int ff_kernel_probe(ff_kernel *out)
+
+
+cdef extern from "os/counts.h" nogil:
+    struct ff_counts:
+        int64_t present
+        int64_t anonymous
+        int64_t file
+        int64_t exclusive
+        int64_t shared
+        int64_t swapped
+        int64_t huge
+
+    int ff_counts_take(pid_t pid, ff_counts *out)
+
+
+cdef extern from "os/baseline.h" nogil:
+    enum: FF_KINDS
+
+    struct ff_baseline:
+        pass
+
+    # In C the struct and the function share a name.
+    ctypedef struct ff_baseline_info_t "struct ff_baseline_info":
+        pid_t owner
+        int64_t anonymous
+        int64_t shared
+        bint frames
+        size_t bytes
+
+    struct ff_change:
+        int64_t unshared
+        int64_t copied
+        int64_t fresh
+        int64_t dropped
+
+    struct ff_comparison:
+        ff_change by_kind[FF_KINDS]
+        int64_t unmapped
+        bint frames
+
+    int ff_baseline_init(ff_baseline *baseline, pid_t pid)
+    int ff_baseline_take(ff_baseline *baseline, pid_t pid)
+    void ff_baseline_info(const ff_baseline *baseline, ff_baseline_info_t *out)
+    int ff_baseline_compare(const ff_baseline *baseline, ff_comparison *out)
+    void ff_baseline_fini(ff_baseline *baseline)

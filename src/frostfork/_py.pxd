@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+# The interpreter layer, csrc/py.
+
+from posix.types cimport pid_t
+
+from frostfork._os cimport ff_baseline
+
+
+cdef extern from "py/fork.h":
+    # The freeze function travels as a bare pointer because it may be NULL, which a Python object may not.
+    pid_t ff_py_fork(void *freeze, ff_baseline *baseline, int *baseline_rc) except? -1
+
+
+cdef extern from "py/imports.h":
+    int ff_imports_start(int fd) except -1
+    long ff_imports_stop()

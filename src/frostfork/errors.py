@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exceptions of frostfork: one base, so that one `except` catches all that is ours.
+
+Refusals of the kernel are plain OSErrors with their errno, since callers of os.fork and readers of /proc
+already handle those.
+"""
+
+
+class FrostforkError(Exception):
+    """Base of all errors that frostfork raises of its own."""
+
+
+class ConfigurationError(FrostforkError):
+    """A setting that cannot be used; the message names it, its value and what is allowed."""
+
+
+class ObservationError(FrostforkError):
+    """Observed data that cannot be read: damaged, or written by something else."""
+
+
+class BaselineError(FrostforkError):
+    """There is no baseline to compare with."""

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a child's report to its parent: a file in memory that both have open.
+
+A pipe holds 64 KB and then blocks the writer, or loses what it cannot take; a queue needs a thread; a message in
+a protocol that belongs to someone else breaks that protocol. A file blocks nobody, whatever its size, and what a
+child wrote is there whether the child ended well, was killed for taking too long, or crashed. Records are fields
+ended by NUL bytes, so that a record cut off by a kill is known by its missing end and left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_IMPORT_FIELDS = 6  # after the word "import": name, origin, start, self, cumulative, error
+_CHUNK = 1 << 20
+
+
+class Journal:
+    """A file in memory; create it before the fork, write in the child, read in the parent, close in both."""
+
+    __slots__ = ("_fd", "_file", "_pid")
+
+    def __init__(self) -> None:
+        self._fd = _memory_file()
+        self._file = _identity(self._fd)
+        self._pid = os.getpid()
+
+    def fileno(self) -> int:
+        """The descriptor, for a child to write to. ValueError once closed."""
+        if self._fd < 0:
+            raise ValueError("this journal is closed")
+        return self._fd
+
+    def write(self, word: str, *fields: str) -> None:
+        """Append one record in one write. OSError if the descriptor was closed behind our back."""
+        if _identity(self.fileno()) != self._file:  # user code closed it and opened a file of its own there
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        record = "".join(f"{part}\0" for part in (word, *fields))
+        os.write(self.fileno(), record.encode("utf-8", "surrogateescape"))
+
+    def records(self) -> Iterator[tuple[str, ...]]:
+        """All whole records so far, oldest first: ("import", six fields) or ("end", one field)."""
+        fields = iter(self._read().split(b"\0")[:-1])  # what follows the last NUL is nothing, or was cut off
+        for word in fields:
+            count = _IMPORT_FIELDS if word == b"import" else 1
+            rest = list(islice(fields, count))
+            if len(rest) == count:
+                yield (_text(word), *map(_text, rest))
+
+    def _read(self) -> bytes:
+        # By offset: the child's writes and our reads share one file position.
+        parts: list[bytes] = []
+        at = 0
+        while part := os.pread(self.fileno(), _CHUNK, at):
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        # In a child the number may by now belong to a file of the user's.
+        if getattr(self, "_pid", None) == os.getpid():
+            self.close()
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _text(field: bytes) -> str:
+    return field.decode("utf-8", "surrogateescape")
+
+
+def _memory_file() -> int:
+    try:
+        return os.memfd_create("frostfork-journal", os.MFD_CLOEXEC)
+    except OSError:  # a seccomp filter may forbid it; a nameless file does as well
+        import tempfile
+
+        fd, path = tempfile.mkstemp(prefix="frostfork-")
+        os.unlink(path)
+        return fd

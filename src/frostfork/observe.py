@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one child used: the modules it imported, its time, its pages."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from frostfork import _core
+from frostfork.errors import BaselineError, ObservationError
+from frostfork.fork import child_baseline
+from frostfork.journal import Journal
+from frostfork.pages import Change, CopyReport, PageCounts, page_counts
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_FORMAT = 1
+
+
+class ModuleImport(NamedTuple):
+    """One import that did work. `seconds` are its own, `cumulative` with all that it imported in turn."""
+
+    name: str
+    origin: str | None  # file, "built-in", "frozen", or None for a namespace package and the like
+    started: float  # on the monotonic clock, for the order
+    seconds: float
+    cumulative: float
+    error: str | None  # type of the exception that ended it
+
+
+class Observation:
+    """What a child used between the beginning and the end of `observe()`.
+
+    modules: imports that did work, in the order in which they began.
+    complete: False if the child ended before its observation did; then only the modules are known.
+    lost: imports that could not be written down.
+    pages, copies: at the end; None where /proc refuses, or where the child was forked without a baseline.
+    """
+
+    # Not a dataclass: importing dataclasses would take as long as importing all else that this needs.
+    def __init__(
+        self,
+        modules: list[ModuleImport] | None = None,
+        *,
+        complete: bool = False,
+        wall_seconds: float | None = None,
+        cpu_seconds: float | None = None,
+        lost: int = 0,
+        pages: PageCounts | None = None,
+        copies: CopyReport | None = None,
+    ) -> None:
+        self.modules: list[ModuleImport] = [] if modules is None else modules
+        self.complete = complete
+        self.wall_seconds = wall_seconds
+        self.cpu_seconds = cpu_seconds
+        self.lost = lost
+        self.pages = pages
+        self.copies = copies
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if isinstance(other, Observation) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it fills while it is observed
+
+    def __repr__(self) -> str:
+        return (
+            f"<Observation of {len(self.modules)} imports, {'complete' if self.complete else 'incomplete'}>"
+        )
+
+    def to_json(self) -> bytes:
+        """The observation as UTF-8 JSON, for from_json of the same or a later version."""
+        import json
+
+        modules = [module._asdict() for module in self.modules]
+        return json.dumps(
+            {"format": _FORMAT, **_measured(self), "modules": modules, "complete": self.complete}
+        ).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Observation:
+        """The inverse of to_json. Raises ObservationError for anything else."""
+        import json
+
+        try:
+            values = json.loads(data)
+            if values.pop("format") != _FORMAT:
+                raise ValueError("another format")
+            modules = [ModuleImport(**module) for module in values.pop("modules")]
+            return cls(modules, **_restored(values))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ObservationError(f"this is not an observation: {error}") from error
+
+    @classmethod
+    def from_journal(cls, journal: Journal) -> Observation:
+        """What a child has written down so far, ended or not."""
+        import json
+
+        seen = cls()
+        for word, *fields in journal.records():
+            if word == "import":
+                name, origin, start, own, cumulative, error = fields
+                times = (int(start) / 1e9, int(own) / 1e9, int(cumulative) / 1e9)
+                seen.modules.append(ModuleImport(name, origin or None, *times, error or None))
+            elif word == "end":
+                seen = cls(seen.modules, **_restored(json.loads(fields[0])), complete=True)
+        seen.modules.sort(key=lambda module: module.started)
+        return seen
+
+
+def _measured(seen: Observation) -> dict[str, Any]:
+    """All but modules and completeness, as JSON takes it: objects by the names of their fields."""
+    values: dict[str, Any] = {
+        name: getattr(seen, name) for name in ("wall_seconds", "cpu_seconds", "lost", "pages", "copies")
+    }
+    if seen.pages is not None:
+        values["pages"] = seen.pages._asdict()
+    if seen.copies is not None:
+        kinds = {kind: change._asdict() for kind, change in seen.copies.by_kind.items()}
+        values["copies"] = {**seen.copies._asdict(), "by_kind": kinds}
+    return values
+
+
+def _restored(values: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of _measured."""
+    pages, copies = values["pages"], values["copies"]
+    if copies is not None:
+        kinds = {kind: Change(**change) for kind, change in copies["by_kind"].items()}
+        copies = CopyReport(**{**copies, "by_kind": kinds})
+    return {**values, "pages": None if pages is None else PageCounts(**pages), "copies": copies}
+
+
+class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
+    """Observe this process until the end of the `with` block.
+
+    The target is an Observation that fills when the block ends. With a `journal` the same is written there as it
+    happens, for a parent that holds the other end. Only one observation at a time: RuntimeError otherwise.
+    """
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._own = journal is None
+        self._journal = journal or Journal()
+        self._seen = Observation()
+
+    def __enter__(self) -> Observation:
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+        _core.imports_start(self._journal.fileno())
+        return self._seen
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        seen = Observation(
+            lost=_core.imports_stop(),
+            wall_seconds=time.monotonic() - self._wall,
+            cpu_seconds=time.process_time() - self._cpu,
+            copies=_copies(),
+            pages=_pages(),
+        )
+        import json
+
+        try:
+            self._journal.write("end", json.dumps(_measured(seen)))
+        except OSError:
+            pass  # user code closed it: the parent will see an incomplete observation
+        if self._own:
+            self._seen.__dict__.update(Observation.from_journal(self._journal).__dict__)
+            self._journal.close()
+
+
+def _pages() -> PageCounts | None:
+    try:
+        return page_counts()
+    except OSError:
+        return None
+
+
+def _copies() -> CopyReport | None:
+    try:
+        return child_baseline().compare()
+    except (BaselineError, OSError):
+        return None

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports in the parent what its policy allows, and survives whatever an import does."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import site
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from frostfork._signals import DeferredSignals
+from frostfork.observe import Observation
+from frostfork.preload import Installed, Ledger, PreloadPolicy
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+
+@dataclass
+class PreloadReport:
+    """What the parent imported, with seconds, and what it did not, with reasons."""
+
+    preloaded: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.preloaded.values())
+
+
+class Preloader:
+    """Learns from each child's observation and imports in this process what the policy allows.
+
+    A module that failed here is refused from then on, with its reason, and not tried again. local_names is asked, only
+    when there is something to import, for the top-level names that the user's own folders define.
+    """
+
+    def __init__(
+        self,
+        policy: PreloadPolicy,
+        ledger: Ledger | None = None,
+        *,
+        local_names: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        self.policy = policy
+        self.ledger = Ledger() if ledger is None else ledger
+        self.report = PreloadReport()
+        self._local_names = local_names
+        self._failed: set[str] = set()
+
+    def learn(self, observation: Observation, source: str | None = None) -> list[str]:
+        """Record what a child used, then import what that allows. Returns the names imported now.
+
+        In the order in which the child began to import, so that a circular import is entered from the same side.
+        """
+        touched = self.ledger.record(observation, source)
+        candidates = [record for record in touched if record.name not in sys.modules]
+        candidates = [record for record in candidates if record.name not in self._failed]
+        if not candidates:
+            return []
+        local_names = self._local_names()
+        imported = []
+        for record in candidates:
+            if record.name in sys.modules:  # an earlier one of this list brought it along
+                continue
+            decision = self.policy.decide(record, local_names)
+            if not decision.preload:
+                self.report.refused[record.name] = decision.reason
+            elif self._load(record.name):
+                imported.append(record.name)
+        return imported
+
+    def _load(self, name: str) -> bool:
+        before = time.perf_counter()
+        with DeferredSignals() as signals:
+            try:
+                importlib.import_module(name)
+            except BaseException as error:  # SystemExit, KeyboardInterrupt and pytest's own included
+                if signals.urgent:
+                    raise
+                self._failed.add(name)
+                self.report.refused[name] = f"failed in the parent: {_described(error)}"
+                return False
+        self.report.refused.pop(name, None)
+        self.report.preloaded[name] = time.perf_counter() - before
+        return True
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its __str__ is the module's code, too
+        return type(error).__name__
+
+
+def find_installed() -> Installed:
+    """Ask this interpreter where its installed code lies. Takes some 100 ms: once in a parent's life."""
+    from importlib.metadata import distributions  # 40 ms of imports that nobody else here needs
+
+    paths = sysconfig.get_paths()
+    folders = {
+        paths["purelib"],
+        paths["platlib"],
+        paths["stdlib"],
+        paths["platstdlib"],
+        *site.getsitepackages(),
+    }
+    if site.ENABLE_USER_SITE:
+        folders.add(site.getusersitepackages())
+    # A virtual environment lends its standard library from the interpreter that made it.
+    folders.add(os.path.dirname(os.__file__))
+    real = {os.path.realpath(folder) for folder in folders}
+    names = set(sys.stdlib_module_names)
+    for distribution in distributions():
+        names |= _top_level_names(distribution)
+    return Installed(tuple(sorted(folders | real)), frozenset(names))
+
+
+def _top_level_names(distribution: Distribution) -> set[str]:
+    """Importable names of a distribution, from top_level.txt or else from the paths in RECORD.
+
+    importlib.metadata.packages_distributions does the same from 3.11 on; in 3.10 it knows top_level.txt alone.
+    """
+    declared = distribution.read_text("top_level.txt")
+    if declared:
+        return set(declared.split())
+    names = set()
+    for line in (distribution.read_text("RECORD") or "").splitlines():
+        first = line.partition(",")[0].partition("/")[0]
+        names.add(first.partition(".")[0])  # a module file loses its suffix; a folder has none
+    return {name for name in names if name.isidentifier()}

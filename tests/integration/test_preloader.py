@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parent imports what it may, and survives every import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from frostfork import (
+    Installed,
+    ModuleImport,
+    Observation,
+    Preloader,
+    PreloadMode,
+    PreloadPolicy,
+    find_installed,
+)
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that counts as installed."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("ffp_")]:
+        del sys.modules[name]
+
+
+def preloader(library: Path, *names: str, **options: object) -> Preloader:
+    installed = Installed((str(library),), frozenset(names))
+    return Preloader(PreloadPolicy(installed, **options))  # type: ignore[arg-type]
+
+
+def seen(library: Path, *names: str, error: str | None = None) -> Observation:
+    return Observation(
+        [
+            ModuleImport(name, str(library / f"{name}.py"), float(i), 0.1, 0.2, error)
+            for i, name in enumerate(names)
+        ]
+    )
+
+
+def test_good_modules_are_imported_once(library: Path) -> None:
+    (library / "ffp_good.py").write_text("import ffp_below\n")
+    (library / "ffp_below.py").write_text("")
+    loader = preloader(library, "ffp_good", "ffp_below")
+    assert loader.learn(seen(library, "ffp_good", "ffp_below")) == ["ffp_good"]
+    assert "ffp_below" in sys.modules
+    assert loader.learn(seen(library, "ffp_good")) == []
+    assert list(loader.report.preloaded) == ["ffp_good"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("raise SystemExit(1)", "SystemExit: 1"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise BaseException('odd')", "BaseException: odd"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def", "SyntaxError"),
+        ("class E(Exception):\n def __str__(self): raise ValueError\nraise E", "E"),
+    ],
+)
+def test_no_exception_ends_the_parent_and_none_is_tried_twice(library: Path, body: str, reason: str) -> None:
+    counter = library / "tries"
+    (library / "ffp_bad.py").write_text(
+        f"with open({str(counter)!r}, 'a') as file: file.write('x')\n{body}\n"
+    )
+    loader = preloader(library, "ffp_bad")
+    for _ in range(3):
+        assert loader.learn(seen(library, "ffp_bad")) == []
+    assert reason in loader.report.refused["ffp_bad"]
+    assert "failed in the parent" in loader.report.refused["ffp_bad"]
+    assert not counter.exists() or counter.read_text() == "x"
+
+
+def test_only_what_the_policy_allows(library: Path) -> None:
+    (library / "ffp_a.py").write_text("")
+    (library / "ffp_b.py").write_text("")
+    assert preloader(library, "ffp_a", mode=PreloadMode.OFF).learn(seen(library, "ffp_a")) == []
+    assert preloader(library, "ffp_a", deny=("ffp_*",)).learn(seen(library, "ffp_a")) == []
+    assert preloader(library, "ffp_a").learn(seen(library, "ffp_a", error="OSError")) == []
+    approved = preloader(library, "ffp_a", "ffp_b", mode=PreloadMode.APPROVED, approved=("ffp_b",))
+    assert approved.learn(seen(library, "ffp_a", "ffp_b")) == ["ffp_b"]
+    assert "ffp_a" not in sys.modules
+
+
+def test_a_signal_during_an_import_waits_and_is_not_swallowed(library: Path) -> None:
+    """Airflow's SIGTERM handler raises SystemExit: the guard must not take it for the module's."""
+    (library / "ffp_kill.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ndone = True\n"
+    )
+    script = f"""
+        import signal, sys
+        sys.path.insert(0, {str(library)!r})
+        from frostfork import *
+        signal.signal(signal.SIGTERM, lambda *a: sys.exit(5))
+        loader = Preloader(PreloadPolicy(Installed(({str(library)!r},), frozenset(["ffp_kill"]))))
+        module = ModuleImport("ffp_kill", {str(library / "ffp_kill.py")!r}, 0.0, 0.0, 0.0, None)
+        loader.learn(Observation([module]))
+        print("still here")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (5, ""), done.stderr
+
+
+def test_signal_handlers_that_an_import_changed_are_put_back(library: Path) -> None:
+    (library / "ffp_signal.py").write_text("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n")
+    before = signal.getsignal(signal.SIGTERM)
+    assert preloader(library, "ffp_signal").learn(seen(library, "ffp_signal")) == ["ffp_signal"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_installed_code_of_this_interpreter() -> None:
+    installed = find_installed()
+    assert installed.holds("psutil", [__import__("psutil").__file__])
+    assert installed.holds("json.decoder", [__import__("json").decoder.__file__])
+    assert installed.holds("sys", ["built-in"])
+    assert not installed.holds("psutil", ["/srv/dags/psutil.py"])
+    assert not installed.holds("tests", [os.path.abspath(__file__)])

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decisions about modules, and the ledger under them."""
+
+from __future__ import annotations
+
+import pytest
+
+from frostfork.observe import ModuleImport, Observation
+from frostfork.preload import Installed, Ledger, ModuleRecord, PreloadMode, PreloadPolicy
+from frostfork.preload.policy import matches
+
+INSTALLED = Installed(("/venv/site-packages", "/usr/lib/python3"), frozenset({"pandas", "json", "google"}))
+
+
+def record(name: str, origin: str | None = "/venv/site-packages/x.py", children: int = 1) -> ModuleRecord:
+    origins = set() if origin is None else {origin}
+    return ModuleRecord(
+        name, 0, children=children, origins=origins, last_error=None if children else "ImportError"
+    )
+
+
+def decide(module: ModuleRecord, local: frozenset[str] = frozenset(), **options: object) -> tuple[bool, str]:
+    decision = PreloadPolicy(INSTALLED, **options).decide(module, local)  # type: ignore[arg-type]
+    return decision.preload, decision.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "origin"),
+    [("pandas", "/venv/site-packages/pandas/__init__.py"), ("pandas.io.sql", "/venv/site-packages/pandas/io/sql.py"),
+     ("json.tool", "/usr/lib/python3/json/tool.py"), ("json", "frozen"), ("google", None)],
+)  # fmt: skip
+def test_learned_takes_installed_modules(name: str, origin: str | None) -> None:
+    assert decide(record(name, origin))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "origin", "reason"),
+    [
+        ("pandas", "/srv/dags/pandas.py", "not from an installed distribution"),
+        ("pandas", "/venv/site-packages.zip/pandas.py", "not from an installed distribution"),
+        ("pandas", "/venv/site-packages-evil/pandas.py", "not from an installed distribution"),
+        ("helper", "/venv/site-packages/helper.py", "not from an installed distribution"),
+        ("unusual_prefix_1a2b_dag", "/venv/site-packages/x.py", "script or DAG file"),
+        ("__main__", "/venv/site-packages/x.py", "script or DAG file"),
+    ],
+)
+def test_learned_refuses_everything_else(name: str, origin: str, reason: str) -> None:
+    allowed, why = decide(record(name, origin))
+    assert not allowed
+    assert reason in why
+
+
+def test_two_origins_must_both_be_installed() -> None:
+    module = record("pandas", "/venv/site-packages/pandas/__init__.py")
+    module.origins.add("/srv/dags/pandas.py")
+    assert not decide(module)[0]
+
+
+def test_failed_denied_excluded_local_and_off() -> None:
+    good = record("pandas.io")
+    assert decide(record("pandas", children=0)) == (False, "failed in a child: ImportError")
+    assert not decide(good, deny=("pandas",))[0]
+    assert not decide(good, deny=("pandas",), mode=PreloadMode.APPROVED, approved=("pandas",))[0]
+    assert not decide(good, excluded=("/venv/site-packages",))[0]
+    assert decide(good, frozenset({"pandas"})) == (False, "the DAG folder has a file or folder of this name")
+    assert decide(good, mode=PreloadMode.OFF) == (False, "preload is off")
+    assert decide(good, mode=PreloadMode.APPROVED) == (False, "not approved by configuration")
+    assert decide(good, mode=PreloadMode.APPROVED, approved=("pandas",))[0]
+    assert not decide(record("helper"), mode=PreloadMode.APPROVED, approved=("helper",))[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "pattern", "expected"),
+    [("a.b.c", "a", True), ("a.b.c", "a.b", True), ("a.bc", "a.b", False), ("ab", "a", False), ("ab", "a*", True),
+     ("a.b", "a.*", True), ("a", "a.*", False), ("google.cloud.storage", "google.cloud.*", True)],
+)  # fmt: skip
+def test_patterns(module: str, pattern: str, expected: bool) -> None:
+    assert matches(module, [pattern]) is expected
+
+
+def test_ledger_adds_up_and_keeps_the_order_of_import() -> None:
+    ledger = Ledger()
+    outer = ModuleImport("outer", "/o.py", 1.0, 0.5, 2.0, None)
+    inner = ModuleImport("inner", "/i.py", 2.0, 1.5, 1.5, None)
+    bad = ModuleImport("bad", None, 3.0, 0.1, 0.1, "ImportError")
+    touched = ledger.record(Observation([outer, inner, bad]), "dag.py")
+    assert [module.name for module in touched] == ["outer", "inner", "bad"]
+    again = ledger.record(Observation([inner]), "other.py")
+    assert [module.name for module in again] == ["inner"]
+    known = ledger.get("inner")
+    assert known is not None
+    assert (known.children, known.failures, known.cumulative, known.sources) == (
+        2,
+        0,
+        3.0,
+        {"dag.py", "other.py"},
+    )
+    failed = ledger.get("bad")
+    assert failed is not None
+    assert (failed.children, failed.failures, failed.last_error, failed.origins) == (
+        0,
+        1,
+        "ImportError",
+        set(),
+    )
+    assert [module.name for module in ledger] == ["outer", "inner", "bad"]
+    assert len(ledger) == 3
