@@ -10,29 +10,41 @@
 
 static const size_t PAGE = 4096;
 
-static void counts_follow_writes(void) {
+// Counts that came out the same three times running: the kernel may move pages of ours (compaction), and a page on its
+// way is for that moment not present.
+static int settled_counts(struct ff_counts *out) {
+  struct ff_counts last;
+  int rc = ff_counts_take(0, &last);
+  for (int same = 0, tries = 0; rc == 0 && same < 3 && tries < 1000; tries++) {
+    rc = ff_counts_take(0, out);
+    same = out->anonymous == last.anonymous && out->exclusive == last.exclusive ? same + 1 : 0;
+    last = *out;
+  }
+  return rc;
+}
+
+#ifndef __SANITIZE_ADDRESS__  // which grows shadow pages of its own
+// Whether writing to 1,000 untouched pages shows as exactly 1,000 anonymous and exclusive pages more.
+static int counts_follow_writes(void) {
   enum { PAGES = 3000 };
   char *memory = anonymous(PAGES * PAGE);
   struct ff_counts before, after;
-  memset(&after, 0, sizeof after);
-  CHECK_EQUAL(ff_counts_take(0, &before), 0);  // once for the stack pages that counting itself needs
-  CHECK_EQUAL(ff_counts_take(0, &before), 0);
+  CHECK_EQUAL(settled_counts(&before), 0);
   for (size_t i = 0; i < PAGES; i += 3) memory[i * PAGE] = 1;
-  CHECK_EQUAL(ff_counts_take(0, &after), 0);
-  CHECK_PAGES(after.anonymous - before.anonymous, PAGES / 3);
-  CHECK_PAGES(after.exclusive - before.exclusive, PAGES / 3);
+  CHECK_EQUAL(settled_counts(&after), 0);
+  munmap(memory, PAGES * PAGE);
   CHECK_EQUAL(after.present, after.anonymous + after.file);
   CHECK_EQUAL(after.present, after.exclusive + after.shared);
-  munmap(memory, PAGES * PAGE);
+  CHECK(after.anonymous - before.anonymous >= PAGES / 3 - 64);  // never far off
+  return after.anonymous - before.anonymous == PAGES / 3 && after.exclusive - before.exclusive == PAGES / 3;
 }
+#endif
 
 static void shared_in_child(void *memory) {
   struct ff_counts before, after;
-  memset(&after, 0, sizeof after);
-  CHECK_EQUAL(ff_counts_take(0, &before), 0);  // once for the stack pages that counting itself needs
-  CHECK_EQUAL(ff_counts_take(0, &before), 0);
+  CHECK_EQUAL(settled_counts(&before), 0);
   for (size_t i = 0; i < 100; i++) ((char *)memory)[i * PAGE] = 2;
-  CHECK_EQUAL(ff_counts_take(0, &after), 0);
+  CHECK_EQUAL(settled_counts(&after), 0);
   CHECK_PAGES(after.exclusive - before.exclusive, 100);
   CHECK_PAGES(after.anonymous, before.anonymous);
 }
@@ -73,16 +85,14 @@ static void huge_pages_are_counted(void) {
   char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(memory != MAP_FAILED);
   struct ff_counts before, after;
-  memset(&after, 0, sizeof after);
-  CHECK_EQUAL(ff_counts_take(0, &before), 0);  // once for the stack pages that counting itself needs
-  CHECK_EQUAL(ff_counts_take(0, &before), 0);
+  CHECK_EQUAL(settled_counts(&before), 0);
   char *aligned = (char *)(((uintptr_t)memory + (2 << 20) - 1) & ~(uintptr_t)((2 << 20) - 1));
   memset(aligned, 1, 4 << 20);
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
   if (madvise(aligned, 4 << 20, MADV_COLLAPSE) != 0) return;  // no memory in one piece, or an old kernel
-  CHECK_EQUAL(ff_counts_take(0, &after), 0);
+  CHECK_EQUAL(settled_counts(&after), 0);
   if (before.huge >= 0) CHECK_PAGES(after.huge - before.huge, 1024);
   munmap(memory, bytes);
 }
@@ -94,7 +104,11 @@ static void refusals_keep_their_errno(void) {
 }
 
 int main(void) {
-  counts_follow_writes();
+#ifndef __SANITIZE_ADDRESS__
+  int exact = 0;
+  for (int tries = 0; tries < 10 && !exact; tries++) exact = counts_follow_writes();
+  CHECK(exact);
+#endif
   char *memory = anonymous(200 * PAGE);
   memset(memory, 1, 200 * PAGE);
   in_child(shared_in_child, memory);
