@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the DAG processor's parent learns from its children, and what it must leave alone."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from frostfork.observe import Observation
+from frostfork.preload import PreloadMode, PreloadPolicy
+from frostfork.preloader import Preloader, find_installed
+
+if TYPE_CHECKING:
+    from frostfork.airflow.settings import Settings
+    from frostfork.journal import Journal
+
+log = logging.getLogger("frostfork.airflow")
+
+
+class DagFileLearner:
+    """Feeds the children's journals to a Preloader; knows which folders hold the users' own code."""
+
+    def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
+        self._folders = {plugins_folder} if plugins_folder else set()
+        policy = PreloadPolicy(
+            installed=find_installed(),
+            mode=PreloadMode(settings.preload),
+            approved=settings.approved,
+            deny=settings.deny,
+            excluded=tuple(self._folders),
+        )
+        self.preloader = Preloader(policy, local_names=self.local_names)
+
+    def add_folder(self, folder: str) -> None:
+        """A DAG bundle's folder: nothing from there may be imported here, by path or by name."""
+        if folder not in self._folders:
+            self._folders.add(folder)
+            excluded = tuple(sorted(self._folders))
+            policy = self.preloader.policy
+            self.preloader.policy = PreloadPolicy(
+                policy.installed, policy.mode, policy.approved, policy.deny, excluded
+            )
+
+    def local_names(self) -> frozenset[str]:
+        """Names that `import` could find in the users' folders, at any depth, since DAG files extend sys.path.
+
+        A parent that had an installed module of such a name would hide the user's from all children.
+        """
+        names: set[str] = set()
+        for folder in self._folders:
+            for _, folders, files in os.walk(folder):
+                names.update(folders)
+                names.update(
+                    file.partition(".")[0] for file in files if file.endswith((".py", ".pyc", ".so"))
+                )
+        return frozenset(names)
+
+    def learn(self, journal: Journal, source: str) -> None:
+        """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
+        try:
+            imported = self.preloader.learn(Observation.from_journal(journal), source)
+        except Exception:
+            log.exception("frostfork could not learn from the parse of %s", source)
+            return
+        if imported:
+            # Modules stay for good: out of the collector's sight, so that its runs here copy nothing away from the
+            # children. Collected first, since what is garbage now would stay as well.
+            gc.collect()
+            gc.freeze()
+            log.info("frostfork imported %d modules that %s uses", len(imported), source)
+
+    def summary(self) -> str:
+        report = self.preloader.report
+        return (
+            f"frostfork imported {len(report.preloaded)} modules in the parent in {report.seconds:.1f} s"
+            f" and left {len(report.refused)} to the children"
+        )

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Airflow's DAG processor over a shared parent.
+
+    manager ──fork──▶ child: freeze, observe, parse one file
+       ▲                        │ journal
+       └── import ◀── learn ◀───┘
+
+The manager's loop, its database work and the protocol with its children are Airflow's. Two classes add to it: one makes
+the parent ready before the first fork and reports at the end, the other gives each child a journal and reads it when
+Airflow closes the child's process, which it does for every child: finished, timed out, or parsing a deleted file.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+from airflow import settings as airflow_settings
+from airflow.dag_processing import manager as airflow_manager
+from airflow.dag_processing.manager import DagFileProcessorManager
+from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
+
+from frostfork.airflow.command import replace_name
+from frostfork.airflow.learning import DagFileLearner
+from frostfork.airflow.settings import load
+from frostfork.fork import install
+from frostfork.journal import Journal
+from frostfork.observe import observe
+
+if TYPE_CHECKING:
+    from frostfork.preloader import Preloader
+
+
+def _observed(target: Callable[[], None], journal: Journal) -> None:
+    """The child's entry: Airflow's, observed."""
+    with observe(journal):
+        target()
+
+
+@attrs.define(kw_only=True)
+class ObservedFileProcess(DagFileProcessorProcess):
+    """A child that parses one file and writes down what it imports."""
+
+    learner: ClassVar[DagFileLearner | None] = None
+
+    journal: Journal | None = None
+
+    @classmethod
+    def start(
+        cls, *, target: Callable[[], None] = _parse_file_entrypoint, bundle_path: Any, **kwargs: Any
+    ) -> ObservedFileProcess:
+        if cls.learner is None:
+            return super().start(target=target, bundle_path=bundle_path, **kwargs)
+        cls.learner.add_folder(os.fspath(bundle_path))
+        journal = Journal()
+        observed = functools.partial(_observed, target, journal)
+        process: ObservedFileProcess = super().start(target=observed, bundle_path=bundle_path, **kwargs)
+        process.journal = journal
+        return process
+
+    def close(self) -> None:
+        super().close()
+        journal, self.journal = self.journal, None
+        if journal is not None and self.learner is not None:
+            self.learner.learn(journal, self.dag_file_rel_path)
+            journal.close()
+
+
+class SharedParentManager(DagFileProcessorManager):
+    """Airflow's manager, whose process holds what its children would each import."""
+
+    learner: DagFileLearner | None = None
+
+    @property
+    def preloader(self) -> Preloader | None:
+        return self.learner.preloader if self.learner else None
+
+    def before_run(self) -> None:
+        settings = load()
+        install()
+        if settings.preload != "off":
+            replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
+            self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
+            ObservedFileProcess.learner = self.learner
+        super().before_run()
+
+    def prepare_process_context(self) -> None:
+        super().prepare_process_context()
+        # Airflow makes its client at the first fork, behind its gc.freeze() at the end of before_run: 76 modules and
+        # 72,000 objects that every child would then copy.
+        _ = self.client
+
+    def after_run(self) -> None:
+        if self.learner is not None:
+            self.log.info(self.learner.summary())
+        super().after_run()

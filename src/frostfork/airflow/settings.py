@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``[frostfork]`` section of Airflow's configuration, as plain data.
+
+Airflow finds the values where its users put them: ``AIRFLOW__FROSTFORK__*``, airflow.cfg, then the defaults that
+``provider`` declares. The same defaults are the fallback here, since ``policy`` asks while Airflow is still
+being imported, and not every release knows its providers' options by then (3.3.2 does, in 0.04 ms).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from frostfork.airflow.provider import COMPONENTS, PRELOAD_MODES, SECTION, provider_info
+from frostfork.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Settings", "is_enabled", "load", "parse"]
+
+_PATTERN = re.compile(r"[\w*?]+(\.[\w*?]+)*")
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}  # Airflow's words
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked settings; names and meanings are those of the options in ``provider``."""
+
+    enabled: bool
+    components: tuple[str, ...]
+    preload: str
+    approved: tuple[str, ...]
+    deny: tuple[str, ...]
+
+    def covers(self, component: str) -> bool:
+        """Whether frostfork is to act in this component."""
+        return self.enabled and component in self.components
+
+
+def load() -> Settings:
+    """Read Airflow's configuration; raises ConfigurationError for a value that means nothing."""
+    return parse({option: _ask_airflow(option) for option in _options()})
+
+
+def is_enabled() -> bool:
+    """The switch alone: what else is wrong does not matter while it is off."""
+    return _boolean("enabled", _ask_airflow("enabled"))
+
+
+def parse(given: Mapping[str, str]) -> Settings:
+    """Settings from the text of the options given; the others have their defaults."""
+    text = {option: given.get(option, declared["default"]).strip() for option, declared in _options().items()}
+    return Settings(
+        enabled=_boolean("enabled", text["enabled"]),
+        components=_components("components", text["components"]),
+        preload=_choice("preload", text["preload"], tuple(PRELOAD_MODES)),
+        approved=_patterns("approved", text["approved"]),
+        deny=_patterns("deny", text["deny"]),
+    )
+
+
+def _ask_airflow(option: str) -> str:
+    from airflow.configuration import conf
+
+    return str(conf.get(SECTION, option, fallback=_options()[option]["default"]))
+
+
+def _options() -> dict[str, dict[str, str]]:
+    options: dict[str, dict[str, str]] = provider_info()["config"][SECTION]["options"]
+    return options
+
+
+def _boolean(option: str, value: str) -> bool:
+    word = value.partition("#")[0].strip().lower()  # Airflow cuts a trailing comment from booleans too
+    if word not in _BOOLEANS:
+        raise _wrong(option, value, "True or False")
+    return _BOOLEANS[word]
+
+
+def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    word = value.lower()
+    if word not in allowed:
+        raise _wrong(option, value, " or ".join((", ".join(allowed[:-1]), allowed[-1])))
+    return word
+
+
+def _components(option: str, value: str) -> tuple[str, ...]:
+    words = _words(value.lower())
+    # A list that only leaves out must start from everything, or it would say nothing.
+    chosen = set(COMPONENTS) if words and all(word.startswith("-") for word in words) else set()
+    for word in words:
+        name = word.removeprefix("-").strip()
+        if name != "all" and name not in COMPONENTS:
+            allowed = ", ".join(("all", *COMPONENTS))
+            raise _wrong(option, value, f"a list of {allowed}; a leading minus leaves one out", word)
+        names = set(COMPONENTS) if name == "all" else {name}
+        chosen = chosen - names if word.startswith("-") else chosen | names
+    return tuple(name for name in COMPONENTS if name in chosen)
+
+
+def _patterns(option: str, value: str) -> tuple[str, ...]:
+    words = _words(value)
+    for word in words:
+        if not _PATTERN.fullmatch(word):
+            raise _wrong(option, value, "a comma-separated list of module names, in which * may stand", word)
+    return words
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(filter(None, (word.strip() for word in value.split(","))))
+
+
+def _wrong(option: str, value: str, allowed: str, part: str | None = None) -> ConfigurationError:
+    where = "" if part is None or part == value else f" ({part!r})"
+    return ConfigurationError(f"[{SECTION}] {option} is {value!r}{where}, but must be {allowed}.")

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The group of all commands."""
+
+from __future__ import annotations
+
+import click
+
+import frostfork as package
+from frostfork.cli import load_command
+
+_COMMANDS = {
+    "airflow": ("frostfork.cli.airflow_command:airflow", "Airflow's components over a shared parent."),
+    "demo": ("frostfork.cli.demo:demo", "Airflow's DAG processor, stock and with frostfork, side by side."),
+    "doctor": ("frostfork.cli.doctor:doctor", "What this kernel, interpreter and container offer."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command when it is called: `--help` needs none of them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command = load_command(_COMMANDS[name][0])
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(_COMMANDS.items())])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package.__version__, prog_name="frostfork")
+def frostfork() -> None:
+    """A fork manager for CPython on Linux: children keep sharing what their parent loaded once."""
