@@ -15,8 +15,8 @@ def keep_parent_frozen() -> None:
     Freezing in the children is not enough here. Celery collects in the parent before it forks each replacement
     (celery/concurrency/asynpool.py), and a collection writes to every object that it visits: the parent would copy
     nearly all its memory, and the children forked before, frozen or not, would be left with copies of their own.
-    Frozen, the parent visits only what it made since. It is not thawed again, so the
-    leak of freezing and unfreezing over and over does not arise: what is never collected is what was garbage at that one moment.
+    Frozen, the parent visits only what it made since. It is not thawed again, so the leak of freezing and unfreezing
+    over and over does not arise: what is never collected is what was garbage at that one moment.
 
     Airflow's provider freezes before the configured imports are loaded and thaws in its worker_ready. Receivers
     are called in the order they were connected, so ours is connected only when the provider's surely is.
