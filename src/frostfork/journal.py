@@ -44,6 +44,10 @@ class Journal:
         record = "".join(f"{part}\0" for part in (word, *fields))
         os.write(self.fileno(), record.encode("utf-8", "surrogateescape"))
 
+    def write_import(self, name: str, origin: str) -> None:
+        """Note a module of which only this is known: it was imported, without error, before all that were timed."""
+        self.write("import", name, origin, "0", "0", "0", "")
+
     def records(self) -> Iterator[tuple[str, ...]]:
         """All whole records so far, oldest first: ("import", six fields) or ("end", one field)."""
         fields = iter(self._read().split(b"\0")[:-1])  # what follows the last NUL is nothing, or was cut off

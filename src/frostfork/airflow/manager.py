@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from airflow import settings as airflow_settings
 from airflow.dag_processing import manager as airflow_manager
+from airflow.dag_processing import processor as airflow_processor
 from airflow.dag_processing.manager import DagFileProcessorManager
 from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
 
 from frostfork.airflow.command import replace_name
+from frostfork.airflow.decoder import ReadyTypeAdapter
 from frostfork.airflow.learning import DagFileLearner
 from frostfork.airflow.settings import load
 from frostfork.fork import install
@@ -34,9 +37,13 @@ if TYPE_CHECKING:
     from frostfork.preloader import Preloader
 
 
-def _observed(target: Callable[[], None], journal: Journal) -> None:
-    """The child's entry: Airflow's, observed."""
-    with observe(journal):
+def _observed(target: Callable[[], None], journal: Journal, known: int) -> None:
+    """The child's entry: Airflow's, observed. known: how many modules the parent had when it forked."""
+    # Between the fork and this entry Airflow sets up the child's logging, and imports modules for that in every child.
+    for name in list(sys.modules)[known:]:
+        origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
+        journal.write_import(name, origin or "")
+    with observe(journal, pages=False):
         target()
 
 
@@ -56,7 +63,7 @@ class ObservedFileProcess(DagFileProcessorProcess):
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
         cls.learner.add_folder(os.fspath(bundle_path))
         journal = Journal()
-        observed = functools.partial(_observed, target, journal)
+        observed = functools.partial(_observed, target, journal, len(sys.modules))
         process: ObservedFileProcess = super().start(target=observed, bundle_path=bundle_path, **kwargs)
         process.journal = journal
         return process
@@ -81,6 +88,7 @@ class SharedParentManager(DagFileProcessorManager):
     def before_run(self) -> None:
         settings = load()
         install()
+        replace_name(airflow_processor, "TypeAdapter", ReadyTypeAdapter)
         if settings.preload != "off":
             replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
             self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
@@ -92,6 +100,7 @@ class SharedParentManager(DagFileProcessorManager):
         # Airflow makes its client at the first fork, behind its gc.freeze() at the end of before_run: 76 modules and
         # 72,000 objects that every child would then copy.
         _ = self.client
+        ReadyTypeAdapter.prepare(airflow_processor.ToDagProcessor)
 
     def after_run(self) -> None:
         if self.learner is not None:
