@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from frostfork._signals import DeferredSignals
 from frostfork.observe import Observation
-from frostfork.preload import Installed, Ledger, PreloadPolicy
+from frostfork.preload import Installed, Ledger, ModuleRecord, PreloadPolicy
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -52,6 +52,7 @@ class Preloader:
         self.report = PreloadReport()
         self._local_names = local_names
         self._failed: set[str] = set()
+        self._settled: dict[str, tuple[bool, int]] = {}  # refused modules, and what was known of them then
 
     def learn(self, observation: Observation, source: str | None = None) -> list[str]:
         """Record what a child used, then import what that allows. Returns the names imported now.
@@ -59,8 +60,9 @@ class Preloader:
         In the order in which the child began to import, so that a circular import is entered from the same side.
         """
         touched = self.ledger.record(observation, source)
-        candidates = [record for record in touched if record.name not in sys.modules]
-        candidates = [record for record in candidates if record.name not in self._failed]
+        candidates = [
+            record for record in touched if record.name not in sys.modules and self._is_open(record)
+        ]
         if not candidates:
             return []
         local_names = self._local_names()
@@ -70,10 +72,16 @@ class Preloader:
                 continue
             decision = self.policy.decide(record, local_names)
             if not decision.preload:
-                self.report.refused[record.name] = decision.reason
+                self._settled[record.name] = _known_of(record)
+                if record.children > 0 or record.last_error != "ModuleNotFoundError":
+                    self.report.refused[record.name] = decision.reason  # what is not there was not refused
             elif self._load(record.name):
                 imported.append(record.name)
         return imported
+
+    def _is_open(self, record: ModuleRecord) -> bool:
+        """Whether there is something to decide: a local helper comes again with every parse of its DAG file."""
+        return record.name not in self._failed and self._settled.get(record.name) != _known_of(record)
 
     def _load(self, name: str) -> bool:
         before = time.perf_counter()
@@ -89,6 +97,11 @@ class Preloader:
         self.report.refused.pop(name, None)
         self.report.preloaded[name] = time.perf_counter() - before
         return True
+
+
+def _known_of(record: ModuleRecord) -> tuple[bool, int]:
+    """What a refusal may depend on: whether it ever succeeded, and in how many places it was found."""
+    return record.children > 0, len(record.origins)
 
 
 def _described(error: BaseException) -> str:

@@ -127,3 +127,28 @@ def test_installed_code_of_this_interpreter() -> None:
     assert installed.holds("sys", ["built-in"])
     assert not installed.holds("psutil", ["/srv/dags/psutil.py"])
     assert not installed.holds("tests", [os.path.abspath(__file__)])
+
+
+def test_a_local_helper_is_decided_once_and_again_when_it_succeeds_elsewhere(library: Path) -> None:
+    asked: list[int] = []
+
+    def local_names() -> frozenset[str]:
+        asked.append(1)
+        return frozenset()
+
+    loader = preloader(library, "ffp_later")
+    loader._local_names = local_names
+    for _ in range(3):
+        loader.learn(seen(library, "ffp_helper"))
+        loader.learn(seen(library, "ffp_later", error="OSError"))
+    assert len(asked) == 2
+    assert set(loader.report.refused) == {"ffp_helper", "ffp_later"}
+    (library / "ffp_later.py").write_text("")
+    assert loader.learn(seen(library, "ffp_later")) == ["ffp_later"]
+    assert set(loader.report.refused) == {"ffp_helper"}
+
+
+def test_what_is_not_installed_is_no_refusal(library: Path) -> None:
+    loader = preloader(library)
+    loader.learn(seen(library, "ffp_optional", error="ModuleNotFoundError"))
+    assert loader.report.refused == {}

@@ -13,6 +13,7 @@ Airflow closes the child's process, which it does for every child: finished, tim
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from airflow.dag_processing import manager as airflow_manager
 from airflow.dag_processing import processor as airflow_processor
 from airflow.dag_processing.manager import DagFileProcessorManager
 from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
+from airflow.sdk.execution_time import comms
 
 from frostfork.airflow.command import replace_name
 from frostfork.airflow.decoder import ReadyTypeAdapter
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 def _observed(target: Callable[[], None], journal: Journal, known: int) -> None:
     """The child's entry: Airflow's, observed. known: how many modules the parent had when it forked."""
     # Between the fork and this entry Airflow sets up the child's logging, and imports modules for that in every child.
-    for name in list(sys.modules)[known:]:
+    # Newest first, and no further: to list all names would write the reference count of each, 1,200 pages of them.
+    for name in list(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known))):
         origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
         journal.write_import(name, origin or "")
     with observe(journal, pages=False):
@@ -88,7 +91,8 @@ class SharedParentManager(DagFileProcessorManager):
     def before_run(self) -> None:
         settings = load()
         install()
-        replace_name(airflow_processor, "TypeAdapter", ReadyTypeAdapter)
+        for module in (airflow_processor, comms):
+            replace_name(module, "TypeAdapter", ReadyTypeAdapter)
         if settings.preload != "off":
             replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
             self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
@@ -100,7 +104,8 @@ class SharedParentManager(DagFileProcessorManager):
         # Airflow makes its client at the first fork, behind its gc.freeze() at the end of before_run: 76 modules and
         # 72,000 objects that every child would then copy.
         _ = self.client
-        ReadyTypeAdapter.prepare(airflow_processor.ToDagProcessor)
+        for messages in (airflow_processor.ToDagProcessor, comms.ToTask):
+            ReadyTypeAdapter.prepare(messages)
 
     def after_run(self) -> None:
         if self.learner is not None:

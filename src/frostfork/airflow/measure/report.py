@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's tables: stock beside frostfork, and the factor between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_REFUSED_SHOWN = 3
+# The demo itself and the kernel take a share too.
+_QUIET = 0.2
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+# Label, name in the result, how a value is written, whether a factor says something.
+_ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
+    ("wall of a round", "round_seconds", _seconds, True),
+    ("seconds per file, mean", "seconds_per_file", _seconds, True),
+    ("  median", "seconds_median", _seconds, True),
+    ("  95th percentile", "seconds_p95", _seconds, True),
+    ("CPU per child", "cpu_seconds", _seconds, True),
+    ("CPU of the manager per file", "manager_cpu_seconds", _seconds, True),
+    ("private memory per child", "private_bytes", _megabytes, True),
+    ("peak PSS of manager + children", "peak_pss_bytes", _megabytes, True),
+    ("page faults per child", "page_faults", _count, True),
+    ("pages unshared per child", "unshared_pages", _count, True),
+    ("growth of the manager", "parent_growth_bytes", _megabytes, False),
+)
+
+
+def main_table(result: Mapping[str, Any]) -> Table:
+    """Return the table of the whole folder."""
+    table = _table(f"Airflow's DAG processor over {result['files']} files, {result['rounds']} timed rounds")
+    for label, name, written, compares in _ROWS:
+        cells = [_cell(result[variant], name, written) for variant in ("stock", "frostfork")]
+        table.add_row(label, *cells, _factor(result["ratio"][name] if compares else None))
+    table.add_row("DAGs found", str(result["stock"]["dags"]), str(result["frostfork"]["dags"]), "")
+    preload = result["preload"]
+    counted = f"{len(preload['preloaded'])} / {len(preload['refused'])}"
+    table.add_row("modules preloaded / refused", Text("-", style="dim"), counted, "")
+    return table
+
+
+def kinds_table(result: Mapping[str, Any]) -> Table:
+    """Return the table by kind of file."""
+    table = Table(title="By kind of file")
+    table.add_column("kind")
+    table.add_column("files", justify="right")
+    for heading in (
+        *("stock", "frostfork", "factor"),
+        *("stock private", "frostfork private", "factor"),
+    ):
+        table.add_column(heading, justify="right")
+    for kind, stock in result["stock"]["kinds"].items():
+        ours = result["frostfork"]["kinds"].get(kind, {})
+        factors = result["ratio"]["kinds"].get(kind, {})
+        row: list[str | Text] = [kind, str(stock["files"])]
+        for name, written in (
+            ("seconds_per_file", _seconds),
+            ("private_bytes", _megabytes),
+        ):
+            row += [_value(stock.get(name), written), _value(ours.get(name), written)]
+            row.append(_factor(factors.get(name)))
+        table.add_row(*row)
+    return table
+
+
+def sentences(result: Mapping[str, Any]) -> list[str]:
+    """Return what the tables leave open: the machine, what was refused, what could not be measured."""
+    machine = result["environment"]
+    where = f"{machine['cores']} cores, Linux {machine['kernel']}"
+    software = f"Python {machine['python']}, Airflow {machine['airflow']}"
+    lines = [f"{where}, {software}, {machine['processes']} parsing processes."]
+    refused = result["preload"]["refused"]
+    if refused:
+        shown = [f"{module} ({reason})" for module, reason in list(refused.items())[:_REFUSED_SHOWN]]
+        more = len(refused) - len(shown)
+        lines.append("Not preloaded: " + "; ".join(shown) + (f"; and {more} more." if more else "."))
+    shares = [result[variant]["foreign_cpu_share"] or 0.0 for variant in ("stock", "frostfork")]
+    if max(shares) > _QUIET:
+        written = " and ".join(f"{share:.0%}" for share in shares)
+        lines.append(
+            f"The machine was not idle: {written} of its work was for others. Do not trust the times."
+        )
+    for variant in ("stock", "frostfork"):
+        unparsed = result[variant]["unparsed"]
+        if unparsed:
+            lines.append(f"{variant}: no result of {', '.join(unparsed)}.")
+        lines += [f"{variant}: {note}." for note in result[variant]["notes"]]
+    return lines
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title)
+    table.add_column("mean, and (least..most) of the rounds")
+    for heading in ("stock", "frostfork", "factor"):
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _cell(figures: Mapping[str, Any], name: str, written: Callable[[float], str]) -> Text:
+    cell = Text(_value(figures[name], written))
+    spread = figures["spread"].get(name)
+    if spread:
+        cell.append(f" ({written(spread[0])}..{written(spread[1])})", style="dim")
+    return cell
+
+
+def _value(value: float | None, written: Callable[[float], str]) -> str:
+    return "unknown" if value is None else written(value)
+
+
+def _factor(value: float | None) -> Text:
+    if value is None:
+        return Text("-", style="dim")
+    return Text(f"{value:.2f}", style="green" if value < 0.95 else "red" if value > 1.05 else "")
