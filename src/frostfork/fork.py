@@ -80,7 +80,6 @@ class Installation:
     """The effect of one install(); ends with uninstall(), or with the `with` block."""
 
     def __init__(self, *, baseline: bool, replace_os_fork: bool) -> None:
-        self._pid = os.getpid()
         self._baseline = baseline
         self._replaced = replace_os_fork
         self._active = True
