@@ -155,7 +155,7 @@ int ff_baseline_take(struct ff_baseline *baseline, pid_t pid) {
   struct ff_baseline_head *head = baseline->memory;
   *head = (struct ff_baseline_head){.used = sizeof *head, .taker = getpid()};
   head->owner = pid == 0 ? head->taker : pid;
-  int rc = ff_pagemap_init(&pagemap, pid);
+  int rc = ff_pagemap_init(&pagemap, pid, true);
   if (rc < 0) return rc;
   const uint64_t window_bytes = WINDOW * pagemap.page_size;
   struct ff_run run;
@@ -248,7 +248,7 @@ int ff_baseline_compare(const struct ff_baseline *baseline, struct ff_comparison
   // so does a child that inherited its parent's, to which all pages of the baseline came shared.
   const bool own = head->owner == head->taker;
   const bool inherited = own && getpid() != head->owner;
-  int rc = ff_pagemap_init(&pagemap, own ? 0 : head->owner);
+  int rc = ff_pagemap_init(&pagemap, own ? 0 : head->owner, true);
   if (rc < 0) return rc;
 
   struct ff_comparison found = {0};

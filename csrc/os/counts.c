@@ -53,7 +53,7 @@ static int add_huge(struct ff_pagemap *pagemap, const uint64_t *entries, const s
 
 int ff_counts_take(pid_t pid, struct ff_counts *out) {
   struct ff_pagemap pagemap;
-  int rc = ff_pagemap_init(&pagemap, pid);
+  int rc = ff_pagemap_init(&pagemap, pid, false);
   if (rc < 0) return rc;
   uint64_t entries[CHUNK];
   struct ff_run run;

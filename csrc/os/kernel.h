@@ -26,4 +26,7 @@ int ff_kernel_probe(struct ff_kernel *out);
 // True for the answers by which a kernel says that it does not know a call.
 bool ff_kernel_unsupported(int negative_errno);
 
+// How many threads the calling process has, or a negative errno. Two microseconds: see kernel.c.
+int ff_kernel_threads(void);
+
 #endif

@@ -50,6 +50,7 @@ struct ff_pm_scan_arg {
 #define FF_PAGEMAP_SCAN _IOWR('f', 16, struct ff_pm_scan_arg)
 
 // PROCMAP_QUERY: an ioctl on /proc/PID/maps that answers for one mapping at a time, without formatting text.
+#define FF_PROCMAP_VMA_WRITABLE UINT64_C(0x02)
 #define FF_PROCMAP_VMA_SHARED UINT64_C(0x08)
 #define FF_PROCMAP_COVERING_OR_NEXT UINT64_C(0x10)
 

@@ -36,9 +36,10 @@ int ff_maps_open_proc(pid_t pid, const char *name) {
   return fd < 0 ? -errno : fd;
 }
 
-int ff_maps_init(struct ff_maps *maps, pid_t pid) {
+int ff_maps_init(struct ff_maps *maps, pid_t pid, bool names) {
   maps->fd = ff_maps_open_proc(pid, "maps");
   maps->query = true;
+  maps->names = names;
   maps->next = 0;
   maps->have = maps->at = 0;
   maps->skip_line = false;
@@ -71,8 +72,10 @@ static int next_by_query(struct ff_maps *maps, struct ff_mapping *out) {
 
   bool shared = query.vma_flags & FF_PROCMAP_VMA_SHARED;
   maps->buffer[0] = '\0';
-  if (!shared && query.inode == 0) {
-    // The name is asked for only where it decides: for a file the kernel would format a whole path.
+  // The name is asked for only where it decides: for a file the kernel would format a whole path, and without names
+  // only the kernel's own mappings count, none of which is writable.
+  bool decides = maps->names || !(query.vma_flags & FF_PROCMAP_VMA_WRITABLE);
+  if (!shared && query.inode == 0 && decides) {
     struct ff_procmap_query named = query;
     named.query_flags = 0;
     named.query_addr = query.vma_start;

@@ -31,14 +31,16 @@ struct ff_mapping {
 struct ff_maps {
   int fd;
   bool query;     // PROCMAP_QUERY, else text
+  bool names;     // tell heap, stack and other anonymous memory apart, which costs a second query for each
   uint64_t next;  // first address not yet walked
   size_t have, at;
   bool skip_line;  // the rest of a line that did not fit
   char buffer[FF_MAPS_BUFFER];
 };
 
-// pid 0 is the calling process. Returns 0 or a negative errno.
-int ff_maps_init(struct ff_maps *maps, pid_t pid);
+// pid 0 is the calling process. Without names all private memory without a file is FF_KIND_ANONYMOUS. Returns 0 or a
+// negative errno.
+int ff_maps_init(struct ff_maps *maps, pid_t pid, bool names);
 
 // Returns 1 with *out filled, 0 at the end, or a negative errno.
 int ff_maps_next(struct ff_maps *maps, struct ff_mapping *out);

@@ -31,10 +31,10 @@
 
 #include "os/kernel.h"
 
-int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid) {
+int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid, bool by_kind) {
   pagemap->fd = ff_maps_open_proc(pid, "pagemap");
   if (pagemap->fd < 0) return pagemap->fd;
-  int rc = ff_maps_init(&pagemap->maps, pid);
+  int rc = ff_maps_init(&pagemap->maps, pid, by_kind);
   if (rc < 0) {
     close(pagemap->fd);
     pagemap->fd = -1;
@@ -44,6 +44,8 @@ int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid) {
   pagemap->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
   pagemap->was_empty = false;
   pagemap->at = 0;
+  pagemap->by_kind = by_kind;
+  pagemap->have_next = false;
   pagemap->mapping = (struct ff_mapping){0, 0, FF_KIND_SPECIAL};
   return 0;
 }
@@ -107,17 +109,36 @@ static ssize_t read_entries(struct ff_pagemap *pagemap, uint64_t address, uint64
   return (ssize_t)(have / sizeof *entries);
 }
 
+// The next mapping whose pages are wanted. The vsyscall page lies above every address that pagemap covers, and the vdso
+// is the kernel's.
+static int next_wanted(struct ff_pagemap *pagemap, bool private_only, struct ff_mapping *out) {
+  int rc;
+  do {
+    rc = ff_maps_next(&pagemap->maps, out);
+  } while (rc > 0 && (out->kind == FF_KIND_SPECIAL || (private_only && out->kind == FF_KIND_SHARED)));
+  return rc;
+}
+
 static int next_mapping(struct ff_pagemap *pagemap, bool private_only) {
-  for (;;) {
-    int rc = ff_maps_next(&pagemap->maps, &pagemap->mapping);
-    if (rc <= 0) return rc;
-    enum ff_kind kind = pagemap->mapping.kind;
-    // The vsyscall page lies above every address that pagemap covers, and the vdso is the kernel's.
-    if (kind == FF_KIND_SPECIAL || (private_only && kind == FF_KIND_SHARED)) continue;
-    pagemap->at = pagemap->mapping.start;
-    pagemap->was_empty = false;
-    return 1;
+  int rc = 1;
+  if (pagemap->have_next)
+    pagemap->mapping = pagemap->next;
+  else
+    rc = next_wanted(pagemap, private_only, &pagemap->mapping);
+  pagemap->have_next = false;
+  if (rc <= 0) return rc;
+  while (!pagemap->by_kind && !pagemap->have_next) {
+    rc = next_wanted(pagemap, private_only, &pagemap->next);
+    if (rc < 0) return rc;
+    if (rc == 0) break;
+    if (pagemap->next.start == pagemap->mapping.end)
+      pagemap->mapping.end = pagemap->next.end;
+    else
+      pagemap->have_next = true;
   }
+  pagemap->at = pagemap->mapping.start;
+  pagemap->was_empty = false;
+  return 1;
 }
 
 int ff_pagemap_next(struct ff_pagemap *pagemap, bool private_only, uint64_t *entries, size_t capacity,

@@ -20,7 +20,9 @@ struct ff_pagemap {
   uint64_t page_size;
   bool was_empty;  // the last run had no populated page: look for the next one before reading on
   uint64_t at;     // first address not yet read
-  struct ff_mapping mapping;
+  bool by_kind;    // else neighbouring mappings are read as one
+  bool have_next;  // `next` was looked at, and is no neighbour
+  struct ff_mapping mapping, next;
   struct ff_maps maps;
 };
 
@@ -34,8 +36,9 @@ struct ff_run {
 };
 
 // pid 0 is the calling process. Returns 0 or a negative errno; EACCES and EPERM are the kernel's refusal to show this
-// process to this user (another uid, PR_SET_DUMPABLE=0).
-int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid);
+// process to this user (another uid, PR_SET_DUMPABLE=0). Unless by_kind is set, the kinds of the runs mean nothing and
+// mappings that touch are read together: a shared library alone is four or five of them.
+int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid, bool by_kind);
 
 // Reads the next run into entries[0..capacity), ending it where the address is a multiple of capacity pages, so that
 // runs of equal capacity fall into equal windows; capacity is a power of two. Shared and special mappings are passed

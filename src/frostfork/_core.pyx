@@ -21,6 +21,7 @@ from frostfork._os cimport (
     ff_counts_take,
     ff_kernel,
     ff_kernel_probe,
+    ff_kernel_threads,
     pid_t,
 )
 from frostfork._py cimport ff_imports_start, ff_imports_stop, ff_py_fork
@@ -58,6 +59,11 @@ def kernel():
         "madv_collapse": bool(found.madv_collapse),
         "memfd": bool(found.memfd),
     }
+
+
+def threads():
+    """How many threads this process has, native ones included; 0 where the kernel does not say."""
+    return max(0, ff_kernel_threads())
 
 
 def page_counts(pid_t pid=0):

@@ -18,6 +18,7 @@ cdef extern from "os/kernel.h" nogil:
         bint memfd
 
     int ff_kernel_probe(ff_kernel *out)
+    int ff_kernel_threads()
 
 
 cdef extern from "os/counts.h" nogil:

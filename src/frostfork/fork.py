@@ -58,7 +58,7 @@ def fork(*, freeze: bool = True, baseline: bool = False) -> int:
     if pid == 0:
         if handle is not None:
             _keep(handle, error)
-    elif sys.version_info >= (3, 12):
+    elif sys.version_info >= (3, 12) and _core.threads() != 1:
         _warn_of_threads()
     return pid
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "check.h"
@@ -16,7 +17,26 @@ static void drop_privileges(void *unused) {
   CHECK_EQUAL(kernel.pagemap, -EACCES);
 }
 
+static void *wait_for(void *gate) {
+  pthread_mutex_lock(gate);
+  pthread_mutex_unlock(gate);
+  return NULL;
+}
+
+static void threads_are_counted(void) {
+  pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+  pthread_t threads[3];
+  int before = ff_kernel_threads();
+  CHECK(before >= 1);  // a sanitizer may have one of its own
+  pthread_mutex_lock(&gate);
+  for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, wait_for, &gate) == 0);
+  CHECK_EQUAL(ff_kernel_threads(), before + 3);
+  pthread_mutex_unlock(&gate);
+  for (int i = 0; i < 3; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
 int main(void) {
+  threads_are_counted();
   struct ff_kernel kernel, again;
   CHECK_EQUAL(ff_kernel_probe(&kernel), 0);
   CHECK_EQUAL(kernel.page_size, sysconf(_SC_PAGESIZE));

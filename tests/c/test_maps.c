@@ -11,7 +11,7 @@ enum { MOST = 4096 };
 
 static size_t walk(struct ff_mapping *out, bool by_query) {
   struct ff_maps maps;
-  CHECK_EQUAL(ff_maps_init(&maps, 0), 0);
+  CHECK_EQUAL(ff_maps_init(&maps, 0, true), 0);
   maps.query = by_query;
   size_t count = 0;
   int rc;

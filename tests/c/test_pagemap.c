@@ -63,7 +63,7 @@ static void holes_are_skipped(void) {
   struct ff_run run;
   size_t found = 0, runs = 0;
   uint64_t covered = 0;
-  CHECK_EQUAL(ff_pagemap_init(&pagemap, 0), 0);
+  CHECK_EQUAL(ff_pagemap_init(&pagemap, 0, true), 0);
   int rc;
   while ((rc = ff_pagemap_next(&pagemap, true, entries, 512, &run)) > 0) {
     if (pagemap.mapping.start > (uintptr_t)memory || pagemap.mapping.end < (uintptr_t)memory + bytes) continue;
