@@ -13,7 +13,7 @@ BENCH_FLAGS ?=
 PYTEST_FLAGS ?=
 
 sources := $(shell find src csrc benchmarks/dags -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml README.md
-c_files = $(shell find csrc tests/c -name '*.[ch]')
+c_files = $(shell find csrc tests/c benchmarks -name '*.[ch]')
 python_dirs = src tests benchmarks
 in_venv = PATH="$(CURDIR)/.venv/bin:$$PATH"
 # cython-lint calls pycodestyle by name, so these need their venv on PATH.
