@@ -30,6 +30,7 @@ from airflow.sdk.execution_time import comms
 from frostfork.airflow.command import replace_name
 from frostfork.airflow.decoder import ReadyTypeAdapter
 from frostfork.airflow.learning import DagFileLearner
+from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import load
 from frostfork.fork import install
 from frostfork.journal import Journal
@@ -84,6 +85,10 @@ class SharedParentManager(DagFileProcessorManager):
 
     learner: DagFileLearner | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
+
     @property
     def preloader(self) -> Preloader | None:
         return self.learner.preloader if self.learner else None
@@ -106,6 +111,23 @@ class SharedParentManager(DagFileProcessorManager):
         _ = self.client
         for messages in (airflow_processor.ToDagProcessor, comms.ToTask):
             ReadyTypeAdapter.prepare(messages)
+
+    # The three methods that Airflow documents as places to get these from elsewhere: here, from there, but less often.
+
+    def fetch_callbacks(self) -> list[Any]:
+        if not self._callbacks.is_due():
+            return []
+        found: list[Any] = super().fetch_callbacks()
+        if len(found) >= self.max_callbacks_per_loop:
+            self._callbacks.again()
+        return found
+
+    def claim_priority_files(self) -> list[Any]:
+        return super().claim_priority_files() if self._requests.is_due() else []
+
+    def purge_inactive_dag_warnings(self) -> None:
+        if self._warnings.is_due():
+            super().purge_inactive_dag_warnings()
 
     def after_run(self) -> None:
         if self.learner is not None:
