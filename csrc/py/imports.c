@@ -31,6 +31,7 @@ static struct {
   PyObject *importlib;  // _frozen_importlib, NULL while nothing is recorded
   PyObject *original;   // its _find_and_load
   PyObject *replacement;
+  PyObject *count_threads;  // _thread._count
   int fd;
   dev_t device;
   ino_t inode;
@@ -72,6 +73,25 @@ static void write_record(PyObject *bytes) {
   }
 }
 
+// How many threads Python has beside the main one, or 0 where that is unknown. Leaves no exception behind.
+static long thread_count(void) {
+  PyObject *count = record.count_threads != NULL ? PyObject_CallNoArgs(record.count_threads) : NULL;
+  long number = count != NULL ? PyLong_AsLong(count) : 0;
+  Py_XDECREF(count);
+  PyErr_Clear();
+  return number > 0 ? number : 0;
+}
+
+// The import left a thread running, which no child forked from a process that has the module would have.
+static void note_thread(PyObject *name) {
+  PyObject *text = PyUnicode_FromFormat("thread%c%U%c", 0, name, 0);
+  PyObject *bytes = text != NULL ? PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape") : NULL;
+  write_record(bytes);
+  PyErr_Clear();
+  Py_XDECREF(bytes);
+  Py_XDECREF(text);
+}
+
 // Called with any exception of the import put aside; leaves none behind.
 static void note_import(PyObject *name, int64_t start, int64_t self, int64_t cumulative, const char *error) {
   PyObject *origin = error[0] ? PyUnicode_FromString("") : origin_of(name);
@@ -97,6 +117,7 @@ static PyObject *find_and_load(PyObject *Py_UNUSED(self), PyObject *const *args,
   Py_INCREF(original);
   int64_t outer = nested_ns, start = now_ns();
   nested_ns = 0;
+  long threads = thread_count();
   PyObject *module = PyObject_Vectorcall(original, args, (size_t)nargs, NULL);
   int64_t cumulative = now_ns() - start, self = cumulative - nested_ns;
   nested_ns = outer + cumulative;
@@ -105,6 +126,7 @@ static PyObject *find_and_load(PyObject *Py_UNUSED(self), PyObject *const *args,
   if (record.importlib != NULL && nargs > 0 && PyUnicode_Check(args[0])) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
+    if (thread_count() > threads) note_thread(args[0]);
     note_import(args[0], start, self, cumulative, type != NULL ? ((PyTypeObject *)type)->tp_name : "");
     PyErr_Restore(type, value, traceback);
   }
@@ -132,6 +154,12 @@ int ff_imports_start(int fd) {
     Py_XDECREF(original);
     Py_DECREF(importlib);
     return -1;
+  }
+  if (record.count_threads == NULL) {
+    PyObject *threads = PyImport_ImportModule("_thread");
+    record.count_threads = threads != NULL ? PyObject_GetAttrString(threads, "_count") : NULL;
+    Py_XDECREF(threads);
+    PyErr_Clear();
   }
   Py_XDECREF(record.original);
   Py_XDECREF(record.replacement);

@@ -33,6 +33,7 @@ class Observation:
     """What a child used between the beginning and the end of `observe()`.
 
     modules: imports that did work, in the order in which they began.
+    threads: names of the modules whose import left a thread running.
     complete: False if the child ended before its observation did; then only the modules are known.
     lost: imports that could not be written down.
     pages, copies: at the end; None where /proc refuses, where the child was forked without a baseline, or unasked.
@@ -49,6 +50,7 @@ class Observation:
         lost: int = 0,
         pages: PageCounts | None = None,
         copies: CopyReport | None = None,
+        threads: list[str] | None = None,
     ) -> None:
         self.modules: list[ModuleImport] = [] if modules is None else modules
         self.complete = complete
@@ -57,6 +59,7 @@ class Observation:
         self.lost = lost
         self.pages = pages
         self.copies = copies
+        self.threads: list[str] = [] if threads is None else threads
 
     def __eq__(self, other: object) -> bool:
         return self.__dict__ == other.__dict__ if isinstance(other, Observation) else NotImplemented
@@ -74,7 +77,13 @@ class Observation:
 
         modules = [module._asdict() for module in self.modules]
         return json.dumps(
-            {"format": _FORMAT, **_measured(self), "modules": modules, "complete": self.complete}
+            {
+                "format": _FORMAT,
+                **_measured(self),
+                "modules": modules,
+                "threads": self.threads,
+                "complete": self.complete,
+            }
         ).encode()
 
     @classmethod
@@ -102,8 +111,11 @@ class Observation:
                 name, origin, start, own, cumulative, error = fields
                 times = (int(start) / 1e9, int(own) / 1e9, int(cumulative) / 1e9)
                 seen.modules.append(ModuleImport(name, origin or None, *times, error or None))
+            elif word == "thread":
+                seen.threads.append(fields[0])
             elif word == "end":
-                seen = cls(seen.modules, **_restored(json.loads(fields[0])), complete=True)
+                measured = _restored(json.loads(fields[0]))
+                seen = cls(seen.modules, **measured, threads=seen.threads, complete=True)
         seen.modules.sort(key=lambda module: module.started)
         return seen
 

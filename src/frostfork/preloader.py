@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import site
 import sys
@@ -52,6 +53,7 @@ class Preloader:
         self.report = PreloadReport()
         self._local_names = local_names
         self._failed: set[str] = set()
+        self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._settled: dict[str, tuple[bool, int]] = {}  # refused modules, and what was known of them then
 
     def learn(self, observation: Observation, source: str | None = None) -> list[str]:
@@ -83,8 +85,31 @@ class Preloader:
         """Whether there is something to decide: a local helper comes again with every parse of its DAG file."""
         return record.name not in self._failed and self._settled.get(record.name) != _known_of(record)
 
+    def forget_local(self) -> list[str]:
+        """Take out of sys.modules what is here under a name that the user's own folders have come to define.
+
+        Children forked from now on find the user's module, or import the installed one as without a preload.
+        Packages with extension modules stay: not all can be loaded twice in a process. Returns the names taken out.
+        """
+        if not self._ours:
+            return []
+        taken = {name.partition(".")[0] for name in self._ours} & self._local_names()
+        forgotten = []
+        for top in sorted(taken):
+            family = [name for name in sys.modules if name.partition(".")[0] == top]
+            if any(_is_extension(sys.modules[name]) for name in family) or not self._ours.issuperset(family):
+                continue
+            for name in family:
+                del sys.modules[name]
+                self.report.preloaded.pop(name, None)
+                self.report.refused[name] = "the DAG folder has a file or folder of this name"
+            self._ours.difference_update(family)
+            forgotten += family
+        return forgotten
+
     def _load(self, name: str) -> bool:
         before = time.perf_counter()
+        known = len(sys.modules)
         with DeferredSignals() as signals:
             try:
                 importlib.import_module(name)
@@ -94,6 +119,9 @@ class Preloader:
                 self._failed.add(name)
                 self.report.refused[name] = f"failed in the parent: {_described(error)}"
                 return False
+            finally:
+                # Newest first, and no further: to list all names would write the reference count of each.
+                self._ours.update(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known)))
         self.report.refused.pop(name, None)
         self.report.preloaded[name] = time.perf_counter() - before
         return True
@@ -102,6 +130,13 @@ class Preloader:
 def _known_of(record: ModuleRecord) -> tuple[bool, int]:
     """What a refusal may depend on: whether it ever succeeded, and in how many places it was found."""
     return record.children > 0, len(record.origins)
+
+
+def _is_extension(module: object) -> bool:
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    return isinstance(origin, str) and origin.endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def _described(error: BaseException) -> str:

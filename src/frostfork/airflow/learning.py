@@ -6,6 +6,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
+import zipfile
 from typing import TYPE_CHECKING
 
 from frostfork.observe import Observation
@@ -23,6 +25,7 @@ class DagFileLearner:
     """Feeds the children's journals to a Preloader; knows which folders hold the users' own code."""
 
     def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
+        self._next_look = 0.0
         self._folders = {plugins_folder} if plugins_folder else set()
         policy = PreloadPolicy(
             installed=find_installed(),
@@ -50,12 +53,31 @@ class DagFileLearner:
         """
         names: set[str] = set()
         for folder in self._folders:
-            for _, folders, files in os.walk(folder):
+            for parent, folders, files in os.walk(folder):
                 names.update(folders)
+                for file in files:
+                    if file.endswith(".zip"):
+                        names.update(_names_in_zip(os.path.join(parent, file)))
                 names.update(
                     file.partition(".")[0] for file in files if file.endswith((".py", ".pyc", ".so"))
                 )
         return frozenset(names)
+
+    def make_room(self) -> None:
+        """Before a fork: let go of installed modules whose names the folders have taken since.
+
+        At most once a second, and in large folders less often: to look takes no more than a fiftieth of the time.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        forgotten = self.preloader.forget_local()
+        done = time.monotonic()
+        self._next_look = done + max(1.0, 50 * (done - now))
+        if forgotten:
+            log.info(
+                "frostfork let go of %s: the DAG folder has modules of this name now", ", ".join(forgotten)
+            )
 
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
@@ -77,3 +99,13 @@ class DagFileLearner:
             f"frostfork imported {len(report.preloaded)} modules in the parent in {report.seconds:.1f} s"
             f" and left {len(report.refused)} to the children"
         )
+
+
+def _names_in_zip(path: str) -> set[str]:
+    """Top-level names in an archive, which Airflow puts first on sys.path when it parses it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            tops = {name.partition("/")[0] for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return set()
+    return {top.partition(".")[0] for top in tops}

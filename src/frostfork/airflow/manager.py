@@ -27,6 +27,7 @@ from airflow.dag_processing.manager import DagFileProcessorManager
 from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
 from airflow.sdk.execution_time import comms
 
+from frostfork._signals import DeferredSignals
 from frostfork.airflow.command import replace_name
 from frostfork.airflow.decoder import ReadyTypeAdapter
 from frostfork.airflow.learning import DagFileLearner
@@ -47,8 +48,16 @@ def _observed(target: Callable[[], None], journal: Journal, known: int) -> None:
     for name in list(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known))):
         origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
         journal.write_import(name, origin or "")
+    _reseed()
     with observe(journal, pages=False):
         target()
+
+
+def _reseed() -> None:
+    """Seed anew: numpy draws a seed once, when imported; the children of one parent would draw the same numbers."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 @attrs.define(kw_only=True)
@@ -66,6 +75,7 @@ class ObservedFileProcess(DagFileProcessorProcess):
         if cls.learner is None:
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
         cls.learner.add_folder(os.fspath(bundle_path))
+        cls.learner.make_room()
         journal = Journal()
         observed = functools.partial(_observed, target, journal, len(sys.modules))
         process: ObservedFileProcess = super().start(target=observed, bundle_path=bundle_path, **kwargs)
@@ -128,6 +138,12 @@ class SharedParentManager(DagFileProcessorManager):
     def purge_inactive_dag_warnings(self) -> None:
         if self._warnings.is_due():
             super().purge_inactive_dag_warnings()
+
+    def _start_new_processes(self) -> None:
+        # Airflow's handlers raise SystemExit. Python runs them in the at-fork hooks if a signal comes during a fork,
+        # and drops what a hook raises; or they leave a child that no list has yet.
+        with DeferredSignals():
+            super()._start_new_processes()
 
     def after_run(self) -> None:
         if self.learner is not None:

@@ -17,6 +17,7 @@ class ModuleRecord:
     rank: int  # the order in which the children began to import
     children: int = 0  # that imported it without error
     failures: int = 0
+    threads: int = 0  # children in which the import left a thread running
     last_error: str | None = None
     seconds: float = 0.0  # own, over all children
     cumulative: float = 0.0
@@ -46,6 +47,7 @@ class Ledger:
                 record.last_error = module.error
                 continue
             record.children += 1
+            record.threads += module.name in observation.threads
             record.seconds += module.seconds
             record.cumulative += module.cumulative
             if module.origin is not None:

@@ -76,6 +76,8 @@ class PreloadPolicy:
             return Decision(False, "denied by configuration")
         if module.children == 0:
             return Decision(False, f"failed in a child: {module.last_error}")
+        if module.threads:
+            return Decision(False, "its import starts a thread, which forked children would not have")
         if module.name.partition(".")[0] in local_names:
             return Decision(False, "the DAG folder has a file or folder of this name")
         if any(_below(origin, self.excluded) for origin in module.origins):
