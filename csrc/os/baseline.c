@@ -165,7 +165,7 @@ int ff_baseline_take(struct ff_baseline *baseline, pid_t pid) {
     size_t first = (size_t)((run.start - window) / pagemap.page_size);
     for (size_t i = 0; i < run.pages; i++) {
       uint64_t entry = entries[i];
-      if (!is_anonymous(entry)) continue;
+      if (!is_anonymous(entry) || bit(filling.block.anonymous, first + i)) continue;
       set_bit(filling.block.anonymous, first + i);
       bool present = entry & FF_PM_PRESENT;  // a swapped page's low bits say where in the swap it is
       uint64_t frame = present ? entry & FF_PM_FRAME_MASK : 0;

@@ -83,7 +83,9 @@ static int next_by_query(struct ff_maps *maps, struct ff_mapping *out) {
     named.vma_name_size = sizeof maps->buffer;
     if (ioctl(maps->fd, FF_PROCMAP_QUERY, &named) < 0 || named.vma_name_size == 0) maps->buffer[0] = '\0';
   }
-  out->start = query.vma_start;
+  // A mapping of another process, or of another thread's doing, that grew downwards or was merged since the last query
+  // covers `next` from below: the walk never goes backwards.
+  out->start = query.vma_start > maps->next ? query.vma_start : maps->next;
   out->end = query.vma_end;
   out->kind = kind_of(shared, query.inode != 0, maps->buffer);
   maps->next = query.vma_end;
@@ -143,6 +145,8 @@ static int next_by_text(struct ff_maps *maps, struct ff_mapping *out) {
   int name_at = 0;
   if (sscanf(at + 5, " %*x %*x:%*x %llu %n", &inode, &name_at) < 1) return -EPROTO;
   out->kind = kind_of(shared, inode != 0, at + 5 + name_at);
+  if (out->start < maps->next) out->start = maps->next;
+  if (out->end < out->start) out->end = out->start;
   maps->next = out->end;
   return 1;
 }

@@ -21,6 +21,7 @@
 
 #include "py/imports.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -32,6 +33,7 @@ static struct {
   PyObject *original;   // its _find_and_load
   PyObject *replacement;
   PyObject *count_threads;  // _thread._count
+  pid_t pid;                // whose imports these are: a child of it goes on without a record
   int fd;
   dev_t device;
   ino_t inode;
@@ -47,8 +49,8 @@ static int64_t now_ns(void) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-// module.__spec__.origin as a new string; "" for whatever has none. Only for true modules: something that put itself
-// into sys.modules in place of a module may answer attribute access with code of its own.
+// module.__spec__.origin as a new string; "" for whatever has none, such as a namespace package. "?" for something that
+// put itself into sys.modules in place of a module: it may answer attribute access with code of its own.
 static PyObject *origin_of(PyObject *name) {
   PyObject *origin = NULL;
   PyObject *module = PyImport_GetModule(name);
@@ -56,11 +58,12 @@ static PyObject *origin_of(PyObject *name) {
     PyObject *spec = PyDict_GetItemString(PyModule_GetDict(module), "__spec__");  // borrowed
     if (spec != NULL && spec != Py_None) origin = PyObject_GetAttrString(spec, "origin");
   }
+  bool is_module = module != NULL && PyModule_Check(module);
   Py_XDECREF(module);
   if (origin != NULL && PyUnicode_Check(origin)) return origin;
   Py_XDECREF(origin);
   PyErr_Clear();
-  return PyUnicode_FromString("");
+  return PyUnicode_FromString(is_module ? "" : "?");
 }
 
 static void write_record(PyObject *bytes) {
@@ -94,6 +97,8 @@ static void note_thread(PyObject *name) {
 
 // Called with any exception of the import put aside; leaves none behind.
 static void note_import(PyObject *name, int64_t start, int64_t self, int64_t cumulative, const char *error) {
+  // A name with a NUL in it is no module's, and would shift the fields of the record.
+  if (PyUnicode_FindChar(name, 0, 0, PyUnicode_GetLength(name), 1) >= 0) return;
   PyObject *origin = error[0] ? PyUnicode_FromString("") : origin_of(name);
   PyObject *text = NULL, *bytes = NULL;
   if (origin != NULL) {
@@ -108,20 +113,18 @@ static void note_import(PyObject *name, int64_t start, int64_t self, int64_t cum
   Py_XDECREF(origin);
 }
 
-static PyObject *find_and_load(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs) {
-  PyObject *original = record.original;
-  if (original == NULL) {
-    PyErr_SetString(PyExc_ImportError, "frostfork: an import outlived the record of imports");
-    return NULL;
+// importlib's own function is this one's self: should someone have wrapped it while it was in place, theirs goes on
+// calling it for good, and each must find its own way on.
+static PyObject *find_and_load(PyObject *original, PyObject *const *args, Py_ssize_t nargs) {
+  if (record.importlib == NULL || original != record.original || record.pid != getpid()) {
+    return PyObject_Vectorcall(original, args, (size_t)nargs, NULL);
   }
-  Py_INCREF(original);
   int64_t outer = nested_ns, start = now_ns();
   nested_ns = 0;
   long threads = thread_count();
   PyObject *module = PyObject_Vectorcall(original, args, (size_t)nargs, NULL);
   int64_t cumulative = now_ns() - start, self = cumulative - nested_ns;
   nested_ns = outer + cumulative;
-  Py_DECREF(original);
 
   if (record.importlib != NULL && nargs > 0 && PyUnicode_Check(args[0])) {
     PyObject *type, *value, *traceback;
@@ -136,6 +139,7 @@ static PyObject *find_and_load(PyObject *Py_UNUSED(self), PyObject *const *args,
 static PyMethodDef definition = {"_find_and_load", (PyCFunction)(void (*)(void))find_and_load, METH_FASTCALL, NULL};
 
 int ff_imports_start(int fd) {
+  if (record.importlib != NULL && record.pid != getpid()) ff_imports_stop();  // it was the parent's
   if (record.importlib != NULL) {
     PyErr_SetString(PyExc_RuntimeError, "imports are already being recorded in this process");
     return -1;
@@ -148,7 +152,7 @@ int ff_imports_start(int fd) {
   PyObject *importlib = PyImport_ImportModule("_frozen_importlib");
   if (importlib == NULL) return -1;
   PyObject *original = PyObject_GetAttrString(importlib, "_find_and_load");
-  PyObject *replacement = original != NULL ? PyCFunction_New(&definition, NULL) : NULL;
+  PyObject *replacement = original != NULL ? PyCFunction_New(&definition, original) : NULL;
   if (replacement == NULL || PyObject_SetAttrString(importlib, "_find_and_load", replacement) < 0) {
     Py_XDECREF(replacement);
     Py_XDECREF(original);
@@ -167,6 +171,7 @@ int ff_imports_start(int fd) {
   record.original = original;
   record.replacement = replacement;
   record.fd = fd;
+  record.pid = getpid();
   record.device = file.st_dev;
   record.inode = file.st_ino;
   record.lost = 0;

@@ -12,16 +12,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DeferredSignals:
-    """Hold back SIGINT and SIGTERM during an import, and deliver them afterwards.
+    """Hold back SIGINT and SIGTERM during an import or a fork, and deliver them afterwards.
 
     Their handlers raise: KeyboardInterrupt by default, SystemExit in Airflow. Raised inside the guarded import of a
-    module, it would be taken for the module's own failure and the process would not stop. A second signal means it: it
-    is handled at once, and `urgent` tells the guard to let its exception pass. Handlers that the import changed are put
-    back. In a thread other than the main one, where no handler runs, it does nothing.
+    module, it would be taken for the module's own failure; raised inside an at-fork hook, Python would drop it. A
+    second signal means it: it is handled at once, and `raised` is what its handler raised, for the guard to let pass.
+    Handlers that the import changed are put back. In a thread other than the main one, where no handler runs, it does
+    nothing.
     """
 
     def __init__(self) -> None:
-        self.urgent = False
+        self.raised: BaseException | None = None
         self._waiting: list[int] = []
         self._handlers: dict[int, signal._HANDLER] = {}
 
@@ -35,18 +36,25 @@ class DeferredSignals:
         return self
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number in self._waiting:
-            self.urgent = True
-            handler = self._handlers[number]
-            if callable(handler):
-                handler(number, frame)
-        self._waiting.append(number)
+        if number not in self._waiting:
+            self._waiting.append(number)
+            return
+        self._waiting.remove(number)
+        handler = self._handlers[number]
+        if not callable(handler):  # the kernel's own doing: to end the process, or nothing
+            signal.signal(number, handler)
+            os.kill(os.getpid(), number)
+            return
+        try:
+            handler(number, frame)
+        except BaseException as error:
+            self.raised = error
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if not self.urgent:
-            for number in self._waiting:
-                os.kill(os.getpid(), number)
+        for number in self._waiting:
+            os.kill(os.getpid(), number)

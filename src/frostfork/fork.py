@@ -37,6 +37,9 @@ class _State:
         self.pending: _core.BaselineHandle | None = (
             None  # reserved by the parent for the child about to be forked
         )
+        self.pending_error: OSError | None = None
+        self.forking = False  # fork() itself sees to the baseline
+        self.child_pid = 0  # the process that the two below are about: a child inherits its parent's
         self.child: Baseline | None = None
         self.child_error: OSError | None = None
 
@@ -53,8 +56,17 @@ def fork(*, freeze: bool = True, baseline: bool = False) -> int:
     The audit event and the at-fork hooks are os.fork's. On Python 3.12 and newer a process with threads gets
     os.fork's DeprecationWarning, with the names of the threads.
     """
+    return _fork(freeze, baseline)
+
+
+def _fork(freeze: bool, baseline: bool) -> int:
+    """fork() and its stand-in for os.fork: both call this directly, so that warnings find the caller two frames up."""
     handle = _core.BaselineHandle() if baseline else None
-    pid, error = _core.fork(freeze, handle)
+    _state.forking = handle is not None
+    try:
+        pid, error = _core.fork(freeze, handle)
+    finally:
+        _state.forking = False
     if pid == 0:
         if handle is not None:
             _keep(handle, error)
@@ -65,9 +77,10 @@ def fork(*, freeze: bool = True, baseline: bool = False) -> int:
 
 def child_baseline() -> Baseline:
     """The baseline taken in this process when it was forked. Raises BaselineError where there is none."""
-    if _state.child is not None:
+    mine = _state.child_pid == os.getpid()
+    if mine and _state.child is not None:
         return _state.child
-    if _state.child_error is not None:
+    if mine and _state.child_error is not None:
         raise BaselineError(
             "the baseline could not be taken when this process was forked"
         ) from _state.child_error
@@ -126,16 +139,16 @@ def install(*, baseline: bool = False, replace_os_fork: bool = False) -> Install
 
 
 def _before() -> None:
-    if _state.baselines > 0:
+    if _state.baselines > 0 and not _state.forking:
         try:
             _state.pending = _core.BaselineHandle()
         except OSError as error:
-            _state.child_error = error
+            _state.pending_error = error
 
 
 def _after_in_parent() -> None:
     _state.pending = None
-    _state.child_error = None
+    _state.pending_error = None
 
 
 def _after_in_child() -> None:
@@ -143,22 +156,24 @@ def _after_in_child() -> None:
         return
     _freeze()
     handle, _state.pending = _state.pending, None
+    refused, _state.pending_error = _state.pending_error, None
     if handle is not None:
-        error = 0
         try:
             handle.take()
-        except OSError as refused:
-            error = refused.errno or 0
-        _keep(handle, error)
+        except OSError as error:
+            refused = error
+    if handle is not None or refused is not None:
+        _keep(handle, (refused.errno or 0) if refused else 0)
 
 
-def _keep(handle: _core.BaselineHandle, error: int) -> None:
-    _state.child = None if error else Baseline(handle)
+def _keep(handle: _core.BaselineHandle | None, error: int) -> None:
+    _state.child_pid = os.getpid()
+    _state.child = Baseline(handle) if handle is not None and not error else None
     _state.child_error = OSError(error, os.strerror(error), "/proc/self/pagemap") if error else None
 
 
 def _fork_for_os() -> int:
-    return fork(baseline=_state.baselines > 0)
+    return _fork(True, _state.baselines > 0)
 
 
 def _claim_os_fork() -> None:
@@ -175,23 +190,17 @@ def _release_os_fork() -> None:
 
 
 def _warn_of_threads() -> None:
-    """os.fork's warning of 3.12, with names. It comes after the fork, for reading /proc in between would be late."""
+    """os.fork's warning of 3.12, with names. The child exists, so nothing may keep its pid from the caller."""
     try:
-        threads = os.listdir("/proc/self/task")
-    except OSError:
-        return
-    if len(threads) < 2:
-        return
-    names = _thread_names(threads)
-    try:
-        warnings.warn(
-            f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks in the child. "
-            f"Threads: {', '.join(names)}.",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-    except DeprecationWarning as error:
-        # A filter made it an error. The child exists, so its pid must reach the caller all the same.
+        names = _thread_names(os.listdir("/proc/self/task"))
+        if names:
+            warnings.warn(
+                f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks in the "
+                f"child. Threads: {', '.join(names)}.",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+    except Exception as error:  # a filter made it an error, or showing it failed
         _core.report_unraisable(error, fork)
 
 
@@ -207,7 +216,7 @@ def _thread_names(native_ids: list[str]) -> list[str]:
         name = known.get(native_id)
         if name is None:
             try:
-                with open(f"/proc/self/task/{native_id}/comm") as comm:
+                with open(f"/proc/self/task/{native_id}/comm", errors="replace") as comm:
                     name = f"{comm.read().strip()} (native thread {native_id})"
             except OSError:
                 continue  # it has ended meanwhile

@@ -10,6 +10,7 @@ ended by NUL bytes, so that a record cut off by a kill is known by its missing e
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -87,9 +88,19 @@ def _text(field: bytes) -> str:
 
 
 def _memory_file() -> int:
+    fd = _nameless_file()
+    # A child may fork in its turn: each write goes to the end, whoever wrote before.
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    return fd
+
+
+def _nameless_file() -> int:
     try:
         return os.memfd_create("frostfork-journal", os.MFD_CLOEXEC)
-    except OSError:  # a seccomp filter may forbid it; a nameless file does as well
+    except (
+        OSError,
+        AttributeError,
+    ):  # forbidden by seccomp, or Python was built against a C library without it
         import tempfile
 
         fd, path = tempfile.mkstemp(prefix="frostfork-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 import os
 import site
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from frostfork._import_guard import ForbiddenImport, ImportGuard
 from frostfork._signals import DeferredSignals
 from frostfork.observe import Observation
 from frostfork.preload import Installed, Ledger, ModuleRecord, PreloadPolicy
@@ -56,11 +58,15 @@ class Preloader:
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._settled: dict[str, tuple[bool, int]] = {}  # refused modules, and what was known of them then
 
-    def learn(self, observation: Observation, source: str | None = None) -> list[str]:
+    def learn(
+        self, observation: Observation, source: str | None = None, *, budget_seconds: float = math.inf
+    ) -> list[str]:
         """Record what a child used, then import what that allows. Returns the names imported now.
 
-        In the order in which the child began to import, so that a circular import is entered from the same side.
+        In the order in which the child began to import, so that a circular import is entered from the same side. No
+        import begins once budget_seconds are over; what is left comes again with the next child that uses it.
         """
+        end = time.monotonic() + budget_seconds
         touched = self.ledger.record(observation, source)
         candidates = [
             record for record in touched if record.name not in sys.modules and self._is_open(record)
@@ -70,6 +76,8 @@ class Preloader:
         local_names = self._local_names()
         imported = []
         for record in candidates:
+            if time.monotonic() > end:
+                break
             if record.name in sys.modules:  # an earlier one of this list brought it along
                 continue
             decision = self.policy.decide(record, local_names)
@@ -77,7 +85,7 @@ class Preloader:
                 self._settled[record.name] = _known_of(record)
                 if record.children > 0 or record.last_error != "ModuleNotFoundError":
                     self.report.refused[record.name] = decision.reason  # what is not there was not refused
-            elif self._load(record.name):
+            elif self._load(record.name, local_names):
                 imported.append(record.name)
         return imported
 
@@ -107,17 +115,22 @@ class Preloader:
             forgotten += family
         return forgotten
 
-    def _load(self, name: str) -> bool:
+    def _load(self, name: str, local_names: frozenset[str]) -> bool:
         before = time.perf_counter()
         known = len(sys.modules)
         with DeferredSignals() as signals:
             try:
-                importlib.import_module(name)
+                with ImportGuard(self.policy.deny, local_names):
+                    importlib.import_module(name)
             except BaseException as error:  # SystemExit, KeyboardInterrupt and pytest's own included
-                if signals.urgent:
+                if error is signals.raised:
                     raise
                 self._failed.add(name)
-                self.report.refused[name] = f"failed in the parent: {_described(error)}"
+                if isinstance(error, ForbiddenImport):
+                    self.report.refused[name] = f"would import {error}"
+                else:
+                    self.report.refused[name] = f"failed in the parent: {_described(error)}"
+                _drop_orphans(known)
                 return False
             finally:
                 # Newest first, and no further: to list all names would write the reference count of each.
@@ -130,6 +143,14 @@ class Preloader:
 def _known_of(record: ModuleRecord) -> tuple[bool, int]:
     """What a refusal may depend on: whether it ever succeeded, and in how many places it was found."""
     return record.children > 0, len(record.origins)
+
+
+def _drop_orphans(known: int) -> None:
+    """Drop the parts of packages whose own import failed: Python removes the package alone from sys.modules."""
+    new = list(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known)))
+    for name in new:
+        if name.partition(".")[0] not in sys.modules:
+            del sys.modules[name]
 
 
 def _is_extension(module: object) -> bool:

@@ -110,6 +110,31 @@ static void of_another(void) {
   munmap(memory, 600 * PAGE);
 }
 
+// A process whose heap moves while it is looked at: no window may be recorded twice.
+static void of_one_that_moves(void) {
+  pid_t pid = fork_bound();
+  if (pid == 0) {
+    for (;;) {
+      char *grown = sbrk(64 * (intptr_t)PAGE);
+      for (size_t i = 0; i < 64; i++) grown[i * PAGE] = 1;
+      sbrk(-64 * (intptr_t)PAGE);
+    }
+  }
+  struct ff_baseline baseline;
+  struct ff_comparison report;
+  struct ff_baseline_info info;
+  for (int i = 0; i < 2000; i++) {
+    CHECK_EQUAL(ff_baseline_init(&baseline, pid), 0);
+    CHECK_EQUAL(ff_baseline_take(&baseline, pid), 0);
+    CHECK_EQUAL(ff_baseline_compare(&baseline, &report), 0);
+    ff_baseline_info(&baseline, &info);
+    CHECK(info.shared <= info.anonymous);
+    ff_baseline_fini(&baseline);
+  }
+  CHECK(kill(pid, SIGKILL) == 0);
+  CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
 #ifndef __SANITIZE_ADDRESS__  // its shadow is hundreds of megabytes more
 // A gigabyte of pages in under a megabyte, taken in a child as it would be.
 static void small(void *argument) {
@@ -139,6 +164,7 @@ int main(void) {
   ff_baseline_fini(&scene.baseline);
 
   of_another();
+  of_one_that_moves();
 
 #ifndef __SANITIZE_ADDRESS__
   const size_t gigabyte = (size_t)1 << 30;

@@ -144,7 +144,7 @@ def test_warning_names_the_threads() -> None:
             DeprecationWarning, match=r"multi-threaded.*fork.*Threads: .*a worker of mine"
         ) as caught:
             assert run_child(threading.active_count, frostfork.fork) == 1
-        assert caught[0].filename != frostfork.fork.__code__.co_filename
+        assert caught[0].filename != frostfork.install.__code__.co_filename
     finally:
         stop.set()
         worker.join(10)
@@ -227,3 +227,28 @@ def test_parent_of_many_forks_does_not_keep_its_garbage() -> None:
     """
     ours, plain = (int(run_script(script, name)) for name in ("frostfork", "os"))
     assert ours < plain * 1.1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="os.fork does not warn of threads before 3.12")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_thread_with_an_odd_name_does_not_lose_the_child() -> None:
+    stop = threading.Event()
+
+    # The kernel cuts names at 15 bytes, in the middle of a character.
+    def run() -> None:
+        with open("/proc/thread-self/comm", "wb") as comm:
+            comm.write(b"\xc3" * 15)
+        named.set()
+        stop.wait()
+
+    named = threading.Event()
+    odd = threading.Thread(target=run)
+    odd.start()
+    assert named.wait(10)
+    del threading._active[odd.ident]  # as a native thread, of which only the kernel knows the name
+    try:
+        assert run_child(lambda: 1, frostfork.fork) == 1
+    finally:
+        threading._active[odd.ident] = odd
+        stop.set()
+        odd.join(10)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import sys
+import threading
 
 import pytest
 
 import frostfork
-from tests.integration.forking import run_child
+from tests.integration.forking import run_child, wait_bounded
 
 
 def frozen() -> bool:
@@ -73,3 +75,34 @@ def test_baseline_in_the_child(replace: bool) -> None:
     assert 512 <= unshared < 600
     with pytest.raises(frostfork.BaselineError, match="was not forked with a baseline"):
         frostfork.child_baseline()
+
+
+def test_a_child_does_not_take_its_parents_baseline_for_its_own() -> None:
+    def grandchild() -> str:
+        try:
+            return f"has that of {frostfork.child_baseline().pid}"
+        except frostfork.BaselineError:
+            return "none"
+
+    def child() -> str:
+        assert frostfork.child_baseline().pid == os.getpid()
+        return str(run_child(grandchild, frostfork.fork))
+
+    assert run_child(child, lambda: frostfork.fork(baseline=True)) == "none"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="os.fork does not warn of threads before 3.12")
+def test_the_warning_is_the_callers_with_os_fork_replaced() -> None:
+    stop = threading.Event()
+    worker = threading.Thread(target=stop.wait)
+    worker.start()
+    try:
+        with frostfork.install(replace_os_fork=True), pytest.warns(DeprecationWarning) as caught:
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+        assert wait_bounded(pid) == 0
+        assert caught[0].filename == __file__
+    finally:
+        stop.set()
+        worker.join(10)

@@ -168,3 +168,49 @@ def test_observed_child_of_fork_reports_its_copies(package: Path) -> None:
 def test_from_json_refuses_what_it_did_not_write(data: bytes) -> None:
     with pytest.raises(frostfork.ObservationError, match="not an observation"):
         Observation.from_json(data)
+
+
+def test_a_wrapper_from_the_first_observation_does_no_harm_in_the_second(package: Path) -> None:
+    import _frozen_importlib
+
+    original = _frozen_importlib._find_and_load
+    try:
+        with observe():
+            ours = _frozen_importlib._find_and_load
+            _frozen_importlib._find_and_load = lambda *args: ours(*args)
+        with observe() as seen:
+            importlib.import_module("ff_slow")
+        assert [module.name for module in seen.modules] == ["ff_slow"]
+    finally:
+        _frozen_importlib._find_and_load = original
+
+
+def test_a_grandchild_writes_nothing_into_its_parents_journal_and_may_observe_itself(package: Path) -> None:
+    def body() -> None:
+        def grandchild() -> list[str]:
+            importlib.import_module("ff_slow")
+            with observe() as own:
+                importlib.import_module("ff_outer")
+            return [module.name for module in own.modules]
+
+        assert run_child(grandchild, os.fork) == ["ff_outer", "ff_outer.inner"]
+        importlib.import_module("ff_slow")
+
+    seen, status = through_a_journal(body)
+    assert status == 0
+    assert [module.name for module in seen.modules if module.name.startswith("ff_")] == ["ff_slow"]
+
+
+def test_two_writers_lose_nothing() -> None:
+    journal = Journal()
+    pids = []
+    for number in range(2):
+        pid = os.fork()
+        if pid == 0:
+            for at in range(5000):
+                journal.write_import(f"module{number}.{at}", "")
+            os._exit(0)
+        pids.append(pid)
+    assert [wait_bounded(pid) for pid in pids] == [0, 0]
+    assert len(Observation.from_journal(journal).modules) == 10_000
+    journal.close()

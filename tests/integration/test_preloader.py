@@ -152,3 +152,53 @@ def test_what_is_not_installed_is_no_refusal(library: Path) -> None:
     loader = preloader(library)
     loader.learn(seen(library, "ffp_optional", error="ModuleNotFoundError"))
     assert loader.report.refused == {}
+
+
+def test_what_is_denied_does_not_come_along(library: Path) -> None:
+    (library / "ffp_pkg").mkdir()
+    (library / "ffp_pkg" / "__init__.py").write_text(
+        "from ffp_pkg import part\ntry:\n    import ffp_denied\nexcept ImportError:\n    ffp_denied = None\n"
+    )
+    (library / "ffp_pkg" / "part.py").write_text("")
+    (library / "ffp_denied.py").write_text("")
+    loader = preloader(library, "ffp_pkg", deny=("ffp_denied",))
+    assert loader.learn(seen(library, "ffp_pkg")) == []
+    assert loader.report.refused["ffp_pkg"] == "would import ffp_denied, which is denied by configuration"
+    assert not [name for name in sys.modules if name.startswith("ffp_")]
+    assert not [finder for finder in sys.meta_path if type(finder).__name__ == "ImportGuard"]
+
+
+def test_what_the_users_folders_define_does_not_come_along(library: Path) -> None:
+    (library / "ffp_outer.py").write_text("import ffp_helper\n")
+    (library / "ffp_helper.py").write_text("")
+    loader = preloader(library, "ffp_outer", "ffp_helper")
+    loader._local_names = lambda: frozenset({"ffp_helper"})
+    assert loader.learn(seen(library, "ffp_outer")) == []
+    assert "ffp_helper, a name that the DAG folder has too" in loader.report.refused["ffp_outer"]
+
+
+def test_no_import_begins_after_the_budget(library: Path) -> None:
+    (library / "ffp_one.py").write_text("")
+    loader = preloader(library, "ffp_one")
+    assert loader.learn(seen(library, "ffp_one"), budget_seconds=-1) == []
+    assert loader.learn(seen(library, "ffp_one")) == ["ffp_one"]
+
+
+@pytest.mark.parametrize("handler", ["signal.SIG_DFL", "lambda *a: sys.exit(5)"])
+def test_a_second_signal_is_handled_at_once(library: Path, handler: str) -> None:
+    kill = "os.kill(os.getpid(), signal.SIGTERM)\n"
+    (library / "ffp_kill.py").write_text(f"import os, signal\n{kill}{kill}print('went on')\n")
+    script = f"""
+        import signal, sys
+        sys.path.insert(0, {str(library)!r})
+        from frostfork import *
+        signal.signal(signal.SIGTERM, {handler})
+        loader = Preloader(PreloadPolicy(Installed(({str(library)!r},), frozenset(["ffp_kill"]))))
+        module = ModuleImport("ffp_kill", {str(library / "ffp_kill.py")!r}, 0.0, 0.0, 0.0, None)
+        loader.learn(Observation([module]))
+        print("still here")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM if "DFL" in handler else 5, ""), done.stderr

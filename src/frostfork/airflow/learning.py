@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("frostfork.airflow")
 
+# While the parent imports it serves no child, and their time limit runs on.
+_BUDGET_SECONDS = 5.0
+
 
 class DagFileLearner:
     """Feeds the children's journals to a Preloader; knows which folders hold the users' own code."""
@@ -40,7 +43,7 @@ class DagFileLearner:
         """A DAG bundle's folder: nothing from there may be imported here, by path or by name."""
         if folder not in self._folders:
             self._folders.add(folder)
-            excluded = tuple(sorted(self._folders))
+            excluded = tuple(sorted(self._folders | {os.path.realpath(each) for each in self._folders}))
             policy = self.preloader.policy
             self.preloader.policy = PreloadPolicy(
                 policy.installed, policy.mode, policy.approved, policy.deny, excluded
@@ -53,7 +56,14 @@ class DagFileLearner:
         """
         names: set[str] = set()
         for folder in self._folders:
-            for parent, folders, files in os.walk(folder):
+            seen: set[str] = set()
+            # Links are followed, as Airflow does: git-sync shows a repository through one. A link may lead back up.
+            for parent, folders, files in os.walk(folder, followlinks=True):
+                real = os.path.realpath(parent)
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
                 names.update(folders)
                 for file in files:
                     if file.endswith(".zip"):
@@ -82,7 +92,8 @@ class DagFileLearner:
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
         try:
-            imported = self.preloader.learn(Observation.from_journal(journal), source)
+            observed = Observation.from_journal(journal)
+            imported = self.preloader.learn(observed, source, budget_seconds=_BUDGET_SECONDS)
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
             return

@@ -12,8 +12,10 @@ Airflow closes the child's process, which it does for every child: finished, tim
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -41,15 +43,24 @@ if TYPE_CHECKING:
     from frostfork.preloader import Preloader
 
 
+log = logging.getLogger("frostfork.airflow")
+
+
 def _observed(target: Callable[[], None], journal: Journal, known: int) -> None:
     """The child's entry: Airflow's, observed. known: how many modules the parent had when it forked."""
     # Between the fork and this entry Airflow sets up the child's logging, and imports modules for that in every child.
     # Newest first, and no further: to list all names would write the reference count of each, 1,200 pages of them.
-    for name in list(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known))):
-        origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
-        journal.write_import(name, origin or "")
-    _reseed()
-    with observe(journal, pages=False):
+    # A parse that cannot be observed is parsed all the same.
+    with contextlib.suppress(Exception):
+        newest = itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known))
+        for name in reversed(list(newest)):
+            origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
+            journal.write_import(name, origin or "")
+    with contextlib.suppress(Exception):
+        _reseed()
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(Exception):
+            stack.enter_context(observe(journal, pages=False))
         target()
 
 
@@ -76,9 +87,17 @@ class ObservedFileProcess(DagFileProcessorProcess):
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
         cls.learner.add_folder(os.fspath(bundle_path))
         cls.learner.make_room()
-        journal = Journal()
+        try:
+            journal = Journal()
+        except OSError:
+            log.exception("frostfork cannot learn from this parse")
+            return super().start(target=target, bundle_path=bundle_path, **kwargs)
         observed = functools.partial(_observed, target, journal, len(sys.modules))
-        process: ObservedFileProcess = super().start(target=observed, bundle_path=bundle_path, **kwargs)
+        try:
+            process: ObservedFileProcess = super().start(target=observed, bundle_path=bundle_path, **kwargs)
+        except BaseException:
+            journal.close()
+            raise
         process.journal = journal
         return process
 

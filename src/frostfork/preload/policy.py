@@ -38,7 +38,10 @@ class Installed:
     names: frozenset[str]
 
     def holds(self, module: str, origins: Iterable[str]) -> bool:
-        """Whether a module of this name, found at these places, belongs to an installed distribution."""
+        """Whether a module of this name, found at these places, belongs to an installed distribution.
+
+        No place is a namespace package's; "?" is the place of something that is no module, and nobody's.
+        """
         return module.partition(".")[0] in self.names and all(
             origin in ("built-in", "frozen") or _below(origin, self.folders) for origin in origins
         )

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an allowed module may not bring along into the parent."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+
+from frostfork.preload.policy import matches
+
+
+class ForbiddenImport(BaseException):
+    """Ends an import from within.
+
+    Not an Exception: `except ImportError` around an optional import must not see it, for a library that takes the
+    denied module for missing would go on so in every child.
+    """
+
+
+class ImportGuard:
+    """While it lasts, this thread imports nothing that is denied or that the user's folders have a name for.
+
+    The policy is asked for the modules that children named; whatever those import in turn is asked for here.
+    """
+
+    def __init__(self, deny: Iterable[str], local_names: frozenset[str]) -> None:
+        self._deny = tuple(deny)
+        self._local_names = local_names
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Called by importlib before its own finders; None lets those answer."""
+        if threading.get_ident() != self._thread:
+            return
+        if matches(name, self._deny):
+            raise ForbiddenImport(f"{name}, which is denied by configuration")
+        if name.partition(".")[0] in self._local_names:
+            raise ForbiddenImport(f"{name}, a name that the DAG folder has too")
+
+    def __enter__(self) -> ImportGuard:
+        sys.meta_path.insert(0, self)  # importlib asks for find_spec alone
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self in sys.meta_path:  # the import may have rearranged it
+            sys.meta_path.remove(self)
