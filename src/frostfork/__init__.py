@@ -3,7 +3,13 @@
 
 from typing import TYPE_CHECKING
 
-from frostfork.errors import BaselineError, ConfigurationError, FrostforkError, ObservationError
+from frostfork.errors import (
+    BaselineError,
+    ConfigurationError,
+    FrostforkError,
+    ObservationError,
+    UnsupportedAirflowError,
+)
 from frostfork.fork import Installation, child_baseline, fork, install
 from frostfork.journal import Journal
 from frostfork.observe import ModuleImport, Observation, observe
@@ -37,6 +43,7 @@ __all__ = [
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "UnsupportedAirflowError",
     "child_baseline",
     "find_installed",
     "fork",

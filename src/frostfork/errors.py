@@ -18,5 +18,9 @@ class ObservationError(FrostforkError):
     """Observed data that cannot be read: damaged, or written by something else."""
 
 
+class UnsupportedAirflowError(FrostforkError):
+    """This Airflow lacks a place that frostfork needs; the message names it."""
+
+
 class BaselineError(FrostforkError):
     """There is no baseline to compare with."""

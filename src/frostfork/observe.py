@@ -114,7 +114,10 @@ class Observation:
             elif word == "thread":
                 seen.threads.append(fields[0])
             elif word == "end":
-                measured = _restored(json.loads(fields[0]))
+                try:
+                    measured = _restored(json.loads(fields[0]))
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ObservationError(f"this journal is damaged: {error}") from error
                 seen = cls(seen.modules, **measured, threads=seen.threads, complete=True)
         seen.modules.sort(key=lambda module: module.started)
         return seen

@@ -34,7 +34,7 @@ def test_child_has_everything_inherited_frozen_and_nothing_else() -> None:
         return gc.get_freeze_count(), len(gc.get_objects())
 
     frozen, young = run_child(look, frostfork.fork)
-    assert frozen >= tracked
+    assert frozen >= tracked * 0.99  # a collection meanwhile may end some of them
     assert young < tracked / 10
     plain, _ = run_child(look, os.fork)
     assert plain == gc.get_freeze_count()

@@ -11,14 +11,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from frostfork.errors import FrostforkError
+from frostfork.errors import UnsupportedAirflowError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-class UnsupportedAirflow(FrostforkError):
-    """This Airflow lacks a place that frostfork needs; the message names it."""
 
 
 def run_dag_processor(arguments: Sequence[str], manager: type) -> None:
@@ -37,7 +33,7 @@ def run_dag_processor(arguments: Sequence[str], manager: type) -> None:
 
 
 def replace_name(module: object, name: str, value: type) -> None:
-    """Give a name of an Airflow module another value; raises UnsupportedAirflow where the name is not found.
+    """Give a name of an Airflow module another value; raises UnsupportedAirflowError where the name is not found.
 
     The value must be a subclass of what it stands in for, so that Airflow meets what it expects.
     """
@@ -46,5 +42,7 @@ def replace_name(module: object, name: str, value: type) -> None:
     found = getattr(module, name, None)
     if not isinstance(found, type) or not issubclass(value, found):
         where = f"{getattr(module, '__name__', module)}.{name}"
-        raise UnsupportedAirflow(f"Airflow {__version__} has no {where} that {value.__name__} could replace.")
+        raise UnsupportedAirflowError(
+            f"Airflow {__version__} has no {where} that {value.__name__} could replace."
+        )
     setattr(module, name, value)

@@ -21,7 +21,7 @@ COMPONENTS = {
     "api-server": "gunicorn's workers with ``[api] server_type = gunicorn`` (uvicorn's share nothing)",
 }
 PRELOAD_MODES = {
-    "approved": "only modules that match [frostfork] approved",
+    "approved": "only modules that match [frostfork] approved, with what they import",
     "learned": "whatever children import from installed distributions",
     "off": "nothing",
 }

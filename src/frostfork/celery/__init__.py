@@ -8,6 +8,9 @@ from typing import Any
 
 __all__ = ["keep_parent_frozen"]
 
+# Bound once, as in frostfork.fork.
+_freeze = gc.freeze
+
 
 def keep_parent_frozen() -> None:
     """Freeze the parent of Celery's prefork pool once everything is loaded, and leave it so.
@@ -24,10 +27,10 @@ def keep_parent_frozen() -> None:
     from celery import signals
 
     def on_worker_init(**_: Any) -> None:
-        gc.freeze()
+        _freeze()
         signals.worker_ready.connect(on_worker_ready, weak=False)
 
     def on_worker_ready(**_: Any) -> None:
-        gc.freeze()
+        _freeze()
 
     signals.worker_init.connect(on_worker_init, weak=False)
