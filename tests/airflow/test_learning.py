@@ -228,7 +228,7 @@ def test_denied(learned: Run) -> None:
 def test_a_child_killed_for_its_time_is_learned_from(learned: Run) -> None:
     assert "exceeding the timeout" in learned.out
     hung, second, *_ = learned.parsed("hangs")
-    assert hung["had"] == []
+    assert "ff_before_hang" not in hung["had"]  # numpy may have come from another file's child by then
     assert second["had"] == ["ff_before_hang", "numpy"]
     assert "ff_before_hang" in learned.report["preloaded"]
 
