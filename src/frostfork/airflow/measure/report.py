@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _REFUSED_SHOWN = 3
+# Two tables of seven columns fit into a terminal of 80.
+_LOOK: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "title_justify": "left"}
 # The demo itself and the kernel take a share too.
 _QUIET = 0.2
 
@@ -31,15 +34,15 @@ def _count(value: float) -> str:
 # Label, name in the result, how a value is written, whether a factor says something.
 _ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("wall of a round", "round_seconds", _seconds, True),
-    ("seconds per file, mean", "seconds_per_file", _seconds, True),
+    ("seconds a file, mean", "seconds_per_file", _seconds, True),
     ("  median", "seconds_median", _seconds, True),
     ("  95th percentile", "seconds_p95", _seconds, True),
-    ("CPU per child", "cpu_seconds", _seconds, True),
-    ("CPU of the manager per file", "manager_cpu_seconds", _seconds, True),
-    ("private memory per child", "private_bytes", _megabytes, True),
-    ("peak PSS of manager + children", "peak_pss_bytes", _megabytes, True),
-    ("page faults per child", "page_faults", _count, True),
-    ("pages unshared per child", "unshared_pages", _count, True),
+    ("CPU a child", "cpu_seconds", _seconds, True),
+    ("manager's CPU a file", "manager_cpu_seconds", _seconds, True),
+    ("private memory a child", "private_bytes", _megabytes, True),
+    ("peak PSS of all", "peak_pss_bytes", _megabytes, True),
+    ("page faults a child", "page_faults", _count, True),
+    ("unshared pages a child", "unshared_pages", _count, True),
     ("growth of the manager", "parent_growth_bytes", _megabytes, False),
 )
 
@@ -53,18 +56,18 @@ def main_table(result: Mapping[str, Any]) -> Table:
     table.add_row("DAGs found", str(result["stock"]["dags"]), str(result["frostfork"]["dags"]), "")
     preload = result["preload"]
     counted = f"{len(preload['preloaded'])} / {len(preload['refused'])}"
-    table.add_row("modules preloaded / refused", Text("-", style="dim"), counted, "")
+    table.add_row("preloaded / refused", Text("-", style="dim"), counted, "")
     return table
 
 
 def kinds_table(result: Mapping[str, Any]) -> Table:
     """Return the table by kind of file."""
-    table = Table(title="By kind of file")
+    table = Table(title="Seconds and private memory, by kind of file", **_LOOK)
     table.add_column("kind")
     table.add_column("files", justify="right")
     for heading in (
         *("stock", "frostfork", "factor"),
-        *("stock private", "frostfork private", "factor"),
+        *("stock", "frostfork", "factor"),
     ):
         table.add_column(heading, justify="right")
     for kind, stock in result["stock"]["kinds"].items():
@@ -107,8 +110,8 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
 
 
 def _table(title: str) -> Table:
-    table = Table(title=title)
-    table.add_column("mean, and (least..most) of the rounds")
+    table = Table(title=title, **_LOOK)
+    table.add_column("mean (least..most)")
     for heading in ("stock", "frostfork", "factor"):
         table.add_column(heading, justify="right")
     return table
@@ -118,8 +121,16 @@ def _cell(figures: Mapping[str, Any], name: str, written: Callable[[float], str]
     cell = Text(_value(figures[name], written))
     spread = figures["spread"].get(name)
     if spread:
-        cell.append(f" ({written(spread[0])}..{written(spread[1])})", style="dim")
+        cell.append(f" ({_range(cell.plain, *map(written, spread))})", style="dim")
     return cell
+
+
+def _range(mean: str, least: str, most: str) -> str:
+    """Both ends, without their unit where it is the mean's."""
+    unit = mean.partition(" ")[2]
+    if unit and least.endswith(" " + unit) and most.endswith(" " + unit):
+        least, most = least.removesuffix(" " + unit), most.removesuffix(" " + unit)
+    return f"{least}..{most}"
 
 
 def _value(value: float | None, written: Callable[[float], str]) -> str:
