@@ -170,10 +170,8 @@ class AirflowHome:
 
     def reset(self) -> None:
         """The database as it was after the migration, for a second run under the same conditions."""
-        for left in (
-            "airflow.db-wal",
-            "airflow.db-shm",
-        ):  # of a process that was killed: SQLite would replay it
+        # What a process that was killed leaves, and SQLite would replay.
+        for left in ("airflow.db-wal", "airflow.db-shm"):
             (self.path / left).unlink(missing_ok=True)
         shutil.copy(self.path / "airflow.db.migrated", self.path / "airflow.db")
 
