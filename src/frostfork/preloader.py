@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class PreloadReport:
-    """What the parent imported, with seconds, and what it did not, with reasons."""
+    """What the parent imported, with seconds, and what it did not, with reasons.
+
+    A module that came along with another has 0 seconds, for its time is in the other's.
+    """
 
     preloaded: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -79,6 +82,7 @@ class Preloader:
             if time.monotonic() > end:
                 break
             if record.name in sys.modules:  # an earlier one of this list brought it along
+                self.report.preloaded.setdefault(record.name, 0.0)
                 continue
             decision = self.policy.decide(record, local_names)
             if not decision.preload:
