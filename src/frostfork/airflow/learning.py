@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from frostfork.observe import Observation
@@ -29,25 +30,23 @@ class DagFileLearner:
 
     def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
         self._next_look = 0.0
-        self._folders = {plugins_folder} if plugins_folder else set()
+        self._folders: set[str] = set()
         policy = PreloadPolicy(
             installed=find_installed(),
             mode=PreloadMode(settings.preload),
             approved=settings.approved,
             deny=settings.deny,
-            excluded=tuple(self._folders),
         )
         self.preloader = Preloader(policy, local_names=self.local_names)
+        if plugins_folder:
+            self.add_folder(plugins_folder)
 
     def add_folder(self, folder: str) -> None:
-        """A DAG bundle's folder: nothing from there may be imported here, by path or by name."""
+        """A folder of the users' code: nothing from there may be imported here, by path or by name."""
         if folder not in self._folders:
             self._folders.add(folder)
-            excluded = tuple(sorted(self._folders | {os.path.realpath(each) for each in self._folders}))
-            policy = self.preloader.policy
-            self.preloader.policy = PreloadPolicy(
-                policy.installed, policy.mode, policy.approved, policy.deny, excluded
-            )
+            excluded = {folder, os.path.realpath(folder), *self.preloader.policy.excluded}
+            self.preloader.policy = replace(self.preloader.policy, excluded=tuple(sorted(excluded)))
 
     def local_names(self) -> frozenset[str]:
         """Names that `import` could find in the users' folders, at any depth, since DAG files extend sys.path.
