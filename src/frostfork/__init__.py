@@ -9,11 +9,14 @@ from frostfork.errors import (
     FrostforkError,
     ObservationError,
     UnsupportedAirflowError,
+    UnsupportedStepError,
 )
 from frostfork.fork import Installation, child_baseline, fork, install
 from frostfork.journal import Journal
 from frostfork.observe import ModuleImport, Observation, observe
 from frostfork.pages import PAGE_SIZE, Baseline, Change, CopyReport, PageCounts, page_counts
+from frostfork.steps.report import StepReport, WarmupReport
+from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.preload import Decision, Installed, Ledger, ModuleRecord, PreloadMode, PreloadPolicy
@@ -43,13 +46,17 @@ __all__ = [
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "StepReport",
     "UnsupportedAirflowError",
+    "UnsupportedStepError",
+    "WarmupReport",
     "child_baseline",
     "find_installed",
     "fork",
     "install",
     "observe",
     "page_counts",
+    "warmup",
 ]
 
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.

@@ -24,3 +24,7 @@ class UnsupportedAirflowError(FrostforkError):
 
 class BaselineError(FrostforkError):
     """There is no baseline to compare with."""
+
+
+class UnsupportedStepError(FrostforkError):
+    """A step of a warmup that this interpreter, C library or kernel cannot do; the message says why."""

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything done in a parent, once, to make its memory stay shared with its children."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from frostfork.errors import ConfigurationError, UnsupportedStepError
+from frostfork.steps import report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from frostfork.preload import Ledger
+
+# In this order: what moves objects comes before what pins them, and what pins them before what moves their pages.
+STEPS = ("preload", "compact_code", "drain_heap", "immortalize", "collapse", "merge", "freeze")
+DEFAULT = tuple(name for name in STEPS if name != "merge")
+
+
+def warmup(
+    ledger: Ledger | None = None, *, steps: Iterable[str] | None = None, strict: bool = False
+) -> report.WarmupReport:
+    """Prepare this process, so that the children it forks from now on copy little of it.
+
+    ledger: what children used so far; without it nothing is imported and no code is moved.
+    steps: names out of STEPS; the order is ours. None means all but "merge".
+    strict: raise UnsupportedStepError for a step that cannot be done here, instead of reporting it.
+
+    May be called again, after more was imported, and then costs in proportion to what is new.
+    """
+    chosen = DEFAULT if steps is None else tuple(steps)
+    for name in chosen:
+        if name not in STEPS:
+            raise ConfigurationError(f"{name!r} is no step of a warmup; the steps are {', '.join(STEPS)}.")
+    return report.WarmupReport(
+        {name: _run(name, _step(name, ledger), strict) for name in STEPS if name in chosen}
+    )
+
+
+def _step(name: str, ledger: Ledger | None) -> Callable[[], report.Outcome]:
+    """The step's own function; imported when it runs, since most processes run few."""
+    import importlib
+
+    function: Callable[..., report.Outcome] = getattr(importlib.import_module(f"frostfork.steps.{name}"), name)
+    if name in ("preload", "compact_code"):
+        return lambda: function(ledger)
+    return function
+
+
+def _run(name: str, step: Callable[[], report.Outcome], strict: bool) -> report.StepReport:
+    before = time.perf_counter()
+    try:
+        done = step()
+    except UnsupportedStepError as error:
+        if strict:
+            raise
+        return report.StepReport(name, "unsupported", str(error), time.perf_counter() - before, 0, "", 0, 0, {})
+    status = "skipped" if done.idle else "done"
+    return report.StepReport(name, status, done.idle, time.perf_counter() - before, *_fields(done))
+
+
+def _fields(done: report.Outcome) -> tuple[int, str, int, int, dict[str, int]]:
+    return done.count, done.unit, done.bytes, done.bytes_held, done.details
