@@ -31,4 +31,26 @@
 #define FF_PY_FREEZE_BEFORE_HOOKS 1
 #endif
 
+// Immortal objects (PEP 683) have a constant in the public headers, whose name changed. 3.15 has a function too, but
+// that is for objects which nobody else refers to yet. A free-threaded build counts references in two fields and defers
+// some of it: not offered there.
+#if PY_VERSION_HEX < 0x030C0000 || defined(Py_GIL_DISABLED)
+#define FF_PY_IMMORTAL 0
+#else
+#define FF_PY_IMMORTAL 1
+#if PY_VERSION_HEX >= 0x030E0000
+#define FF_PY_MAKE_IMMORTAL(object) ((object)->ob_refcnt = _Py_IMMORTAL_INITIAL_REFCNT)
+#else
+#define FF_PY_MAKE_IMMORTAL(object) ((object)->ob_refcnt = _Py_IMMORTAL_REFCNT)
+#endif
+#endif
+
+// Functions and code have a version by which calls are specialized; a function that was never altered has its code's.
+// Read in the sources of these versions only.
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
+#define FF_PY_FUNCTION_VERSION 1
+#else
+#define FF_PY_FUNCTION_VERSION 0
+#endif
+
 #endif

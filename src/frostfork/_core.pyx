@@ -24,7 +24,18 @@ from frostfork._os cimport (
     ff_kernel_threads,
     pid_t,
 )
-from frostfork._py cimport ff_imports_start, ff_imports_stop, ff_py_fork
+from frostfork._py cimport (
+    ff_hot_functions,
+    ff_hot_set_code,
+    ff_hot_start,
+    ff_hot_stop,
+    ff_immortal_make,
+    ff_immortal_supported,
+    ff_immortal_t,
+    ff_imports_start,
+    ff_imports_stop,
+    ff_py_fork,
+)
 
 # Bound once: a test that puts a mock in the place of gc.freeze must not change what a fork does.
 cdef object _freeze = gc.freeze
@@ -135,6 +146,38 @@ def imports_start(int fd):
 def imports_stop():
     """Stop the record; how many entries could not be written."""
     return ff_imports_stop()
+
+
+def immortal_supported():
+    """Whether this interpreter has immortal objects and a public way to make them."""
+    return bool(ff_immortal_supported())
+
+
+def immortalize():
+    """Make immortal what modules reach. (objects, bytes, left_alone, hashed, versions), counted in this call."""
+    cdef ff_immortal_t done
+    ff_immortal_make(&done)
+    return (done.objects, done.bytes, done.left_alone, done.hashed, done.versions)
+
+
+def code_start():
+    """Note each code object that starts to run, once. RuntimeError or ValueError if another tool has the place."""
+    ff_hot_start()
+
+
+def code_stop():
+    """Stop; what ran, in the order of first runs: tuples (file name, first line, qualified name)."""
+    return ff_hot_stop()
+
+
+def functions(dict wanted):
+    """The functions that modules reach and whose code has such a tuple among the keys of wanted."""
+    return ff_hot_functions(wanted)
+
+
+def set_code(function, code):
+    """Give a function other code of equal meaning."""
+    ff_hot_set_code(function, code)
 
 
 def report_unraisable(object error, object where):

@@ -14,3 +14,22 @@ cdef extern from "py/fork.h":
 cdef extern from "py/imports.h":
     int ff_imports_start(int fd) except -1
     long ff_imports_stop()
+
+
+cdef extern from "py/immortal.h":
+    ctypedef struct ff_immortal_t "struct ff_immortal":
+        size_t objects
+        size_t bytes
+        size_t left_alone
+        size_t hashed
+        size_t versions
+
+    bint ff_immortal_supported()
+    int ff_immortal_make(ff_immortal_t *out) except -1
+
+
+cdef extern from "py/hot.h":
+    int ff_hot_start() except -1
+    list ff_hot_stop()
+    list ff_hot_functions(dict wanted)
+    int ff_hot_set_code(object function, object code) except -1

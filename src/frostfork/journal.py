@@ -50,7 +50,7 @@ class Journal:
         self.write("import", name, origin, "0", "0", "0", "")
 
     def records(self) -> Iterator[tuple[str, ...]]:
-        """All whole records so far, oldest first: ("import", six fields) or ("end", one field)."""
+        """All whole records so far, oldest first: ("import", six fields) or another word and one."""
         fields = iter(self._read().split(b"\0")[:-1])  # what follows the last NUL is nothing, or was cut off
         for word in fields:
             count = _IMPORT_FIELDS if word == b"import" else 1

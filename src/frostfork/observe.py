@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 
+CodeName = tuple[str, int, str]  # file name, first line, qualified name
+
 
 class ModuleImport(NamedTuple):
     """One import that did work. `seconds` are its own, `cumulative` with all that it imported in turn."""
@@ -34,6 +36,7 @@ class Observation:
 
     modules: imports that did work, in the order in which they began.
     threads: names of the modules whose import left a thread running.
+    hot_code: what ran, if that was asked for, in the order of first runs: file name, first line, qualified name.
     complete: False if the child ended before its observation did; then only the modules are known.
     lost: imports that could not be written down.
     pages, copies: at the end; None where /proc refuses, where the child was forked without a baseline, or unasked.
@@ -51,6 +54,7 @@ class Observation:
         pages: PageCounts | None = None,
         copies: CopyReport | None = None,
         threads: list[str] | None = None,
+        hot_code: list[CodeName] | None = None,
     ) -> None:
         self.modules: list[ModuleImport] = [] if modules is None else modules
         self.complete = complete
@@ -60,6 +64,7 @@ class Observation:
         self.pages = pages
         self.copies = copies
         self.threads: list[str] = [] if threads is None else threads
+        self.hot_code: list[CodeName] = [] if hot_code is None else hot_code
 
     def __eq__(self, other: object) -> bool:
         return self.__dict__ == other.__dict__ if isinstance(other, Observation) else NotImplemented
@@ -82,6 +87,7 @@ class Observation:
                 **_measured(self),
                 "modules": modules,
                 "threads": self.threads,
+                "hot_code": self.hot_code,
                 "complete": self.complete,
             }
         ).encode()
@@ -96,7 +102,8 @@ class Observation:
             if values.pop("format") != _FORMAT:
                 raise ValueError("another format")
             modules = [ModuleImport(**module) for module in values.pop("modules")]
-            return cls(modules, **_restored(values))
+            code = [(str(file), int(line), str(name)) for file, line, name in values.pop("hot_code", [])]
+            return cls(modules, hot_code=code, **_restored(values))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ObservationError(f"this is not an observation: {error}") from error
 
@@ -113,14 +120,31 @@ class Observation:
                 seen.modules.append(ModuleImport(name, origin or None, *times, error or None))
             elif word == "thread":
                 seen.threads.append(fields[0])
+            elif word == "code":
+                seen.hot_code = _code_from(fields[0])
             elif word == "end":
                 try:
                     measured = _restored(json.loads(fields[0]))
                 except (ValueError, TypeError, KeyError) as error:
                     raise ObservationError(f"this journal is damaged: {error}") from error
-                seen = cls(seen.modules, **measured, threads=seen.threads, complete=True)
+                seen = cls(
+                    seen.modules, **measured, threads=seen.threads, hot_code=seen.hot_code, complete=True
+                )
         seen.modules.sort(key=lambda module: module.started)
         return seen
+
+
+# Separators that no file and no function has in its name.
+_BETWEEN, _WITHIN = "\x1e", "\x1f"
+
+
+def _code_to(codes: list[CodeName]) -> str:
+    return _BETWEEN.join(f"{file}{_WITHIN}{line}{_WITHIN}{name}" for file, line, name in codes)
+
+
+def _code_from(field: str) -> list[CodeName]:
+    parts = (entry.split(_WITHIN) for entry in field.split(_BETWEEN))
+    return [(part[0], int(part[1]), part[2]) for part in parts if len(part) == 3]
 
 
 def _measured(seen: Observation) -> dict[str, Any]:
@@ -151,23 +175,31 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
     The target is an Observation that fills when the block ends. With a `journal` the same is written there as it
     happens, for a parent that holds the other end. Only one observation at a time: RuntimeError otherwise.
 
-    pages=False leaves the pages uncounted, which at 10 ns each cost a large child some milliseconds.
+    pages=False leaves the pages uncounted, which at 10 ns each cost a large child some milliseconds. code=True notes
+    which code runs as well, for warmup; where a profiler is in the way that is left out.
     """
 
-    def __init__(self, journal: Journal | None = None, *, pages: bool = True) -> None:
+    def __init__(self, journal: Journal | None = None, *, pages: bool = True, code: bool = False) -> None:
         self._own = journal is None
         self._pages = pages
+        self._code = code
         self._journal = journal or Journal()
         self._seen = Observation()
 
     def __enter__(self) -> Observation:
         self._wall, self._cpu = time.monotonic(), time.process_time()
         _core.imports_start(self._journal.fileno())
+        if self._code:
+            try:
+                _core.code_start()
+            except (RuntimeError, ValueError):  # another tool has the place
+                self._code = False
         return self._seen
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        hot_code = _core.code_stop() if self._code else []
         seen = Observation(
             lost=_core.imports_stop(),
             wall_seconds=time.monotonic() - self._wall,
@@ -178,6 +210,8 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
         import json
 
         try:
+            if hot_code:
+                self._journal.write("code", _code_to(hot_code))
             self._journal.write("end", json.dumps(_measured(seen)))
         except OSError:
             pass  # user code closed it: the parent will see an incomplete observation

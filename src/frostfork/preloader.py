@@ -11,7 +11,7 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from frostfork._import_guard import ForbiddenImport, ImportGuard
 from frostfork._signals import DeferredSignals
 from frostfork.observe import Observation
 from frostfork.preload import Installed, Ledger, ModuleRecord, PreloadPolicy
+from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -69,11 +70,15 @@ class Preloader:
         In the order in which the child began to import, so that a circular import is entered from the same side. No
         import begins once budget_seconds are over; what is left comes again with the next child that uses it.
         """
+        return self.load(self.ledger.record(observation, source), budget_seconds=budget_seconds)
+
+    def load(
+        self, records: Iterable[ModuleRecord] | None = None, *, budget_seconds: float = math.inf
+    ) -> list[str]:
+        """Import what the policy allows of these records, or of the whole ledger. Returns the names imported now."""
         end = time.monotonic() + budget_seconds
-        touched = self.ledger.record(observation, source)
-        candidates = [
-            record for record in touched if record.name not in sys.modules and self._is_open(record)
-        ]
+        known = self.ledger if records is None else records
+        candidates = [record for record in known if record.name not in sys.modules and self._is_open(record)]
         if not candidates:
             return []
         local_names = self._local_names()
@@ -142,6 +147,21 @@ class Preloader:
         self.report.refused.pop(name, None)
         self.report.preloaded[name] = time.perf_counter() - before
         return True
+
+
+def preload(ledger: Ledger | None) -> Outcome:
+    """The step of a warmup: import what children used, from installed distributions. count: modules imported now.
+
+    Whoever has a Preloader with a policy of their own has imported by then, and leaves nothing to do here.
+    """
+    if ledger is None or len(ledger) == 0:
+        return Outcome(0, "modules", idle="no child has shown yet what it imports")
+    preloader = Preloader(PreloadPolicy(installed=find_installed()), ledger)
+    imported = preloader.load()
+    details = {"refused": len(preloader.report.refused)}
+    return Outcome(
+        len(imported), "modules", idle="" if imported else "nothing is left to import", details=details
+    )
 
 
 def _known_of(record: ModuleRecord) -> tuple[bool, int]:

@@ -40,12 +40,18 @@ def warmup(
 
 
 def _step(name: str, ledger: Ledger | None) -> Callable[[], report.Outcome]:
-    """The step's own function; imported when it runs, since most processes run few."""
+    """The step's own function; its module is imported only if it runs."""
     import importlib
 
-    function: Callable[..., report.Outcome] = getattr(importlib.import_module(f"frostfork.steps.{name}"), name)
-    if name in ("preload", "compact_code"):
-        return lambda: function(ledger)
+    if name == "preload":
+        from frostfork.preloader import preload
+
+        return lambda: preload(ledger)
+    function: Callable[..., report.Outcome] = getattr(
+        importlib.import_module(f"frostfork.steps.{name}"), name
+    )
+    if name == "compact_code":
+        return lambda: function({} if ledger is None else ledger.hot_code)
     return function
 
 
@@ -56,7 +62,9 @@ def _run(name: str, step: Callable[[], report.Outcome], strict: bool) -> report.
     except UnsupportedStepError as error:
         if strict:
             raise
-        return report.StepReport(name, "unsupported", str(error), time.perf_counter() - before, 0, "", 0, 0, {})
+        return report.StepReport(
+            name, "unsupported", str(error), time.perf_counter() - before, 0, "", 0, 0, {}
+        )
     status = "skipped" if done.idle else "done"
     return report.StepReport(name, status, done.idle, time.perf_counter() - before, *_fields(done))
 

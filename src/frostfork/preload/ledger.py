@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of the loop: what children imported, added up."""
+"""The memory of the loop: what children imported and ran, added up."""
 
 from __future__ import annotations
 
@@ -26,16 +26,22 @@ class ModuleRecord:
 
 
 class Ledger:
-    """Observations added up by module."""
+    """Observations added up by module.
+
+    hot_code: what children ran, by file, first line and qualified name: in how many of them.
+    """
 
     def __init__(self) -> None:
         self._modules: dict[str, ModuleRecord] = {}
+        self.hot_code: dict[tuple[str, int, str], int] = {}
 
     def record(self, observation: Observation, source: str | None = None) -> list[ModuleRecord]:
         """Add one child's observation; returns the records it touched, in the order of their ranks.
 
         source: what the child ran, such as the path of a DAG file.
         """
+        for code in observation.hot_code:
+            self.hot_code[code] = self.hot_code.get(code, 0) + 1
         touched: dict[str, ModuleRecord] = {}
         for module in observation.modules:
             record = self._modules.get(module.name)

@@ -15,7 +15,7 @@ class Outcome(NamedTuple):
     details: further numbers, by name.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody needs here
     unit: str
     bytes: int = 0
     bytes_held: int = 0
@@ -30,7 +30,7 @@ class StepReport(NamedTuple):
     status: str
     reason: str
     seconds: float
-    count: int
+    count: int  # type: ignore[assignment]  # tuple has a method of this name, which nobody needs here
     unit: str
     bytes: int
     bytes_held: int

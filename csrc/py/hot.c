@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The code that children run is written to: the specializing interpreter counts and caches within the bytecode. It lies
+// scattered among ten times as much code that nobody runs. Who knows which code is hot can move it together.
+//
+// Learning happens in a child, once per code object and not per call. Since 3.12 sys.monitoring does just that: a
+// callback at the start of a function that says "not again" for this code. Before, a profile function is called for
+// every call and return; it is written in C and looks at a flag-sized table.
+//
+// What it cannot see: code that runs in C alone, and code that another profiler (before 3.12) keeps us from seeing.
+
+#include "py/hot.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include "py/walk.h"
+
+// Enough for any parse; more code than this is not hot.
+enum { MOST_CODE = 1 << 15, TABLE = 1 << 16 };
+
+static struct {
+  bool started;
+  pid_t pid;
+  PyCodeObject **codes;  // strong references, in the order of their first run
+  size_t count;
+  PyCodeObject **table;  // before 3.12: what was seen, open addressing
+  PyObject *monitoring;  // since 3.12: sys.monitoring
+  PyObject *disable;     // its DISABLE
+} hot;
+
+// A tool number that nobody else has by convention: 0, 1, 2 and 5 are the debugger's, coverage's, profiler's,
+// optimizer's.
+enum { TOOL = 4, PY_START = 1 };
+
+static PyObject *name_of(PyCodeObject *code) {
+#if PY_VERSION_HEX >= 0x030B0000
+  return code->co_qualname;
+#else
+  return code->co_name;
+#endif
+}
+
+static PyObject *key_of(PyCodeObject *code) {
+  return Py_BuildValue("(OiO)", code->co_filename, code->co_firstlineno, name_of(code));
+}
+
+static void note(PyCodeObject *code) {
+  if (hot.count >= MOST_CODE) return;
+  Py_INCREF(code);
+  hot.codes[hot.count++] = code;
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+
+static PyObject *on_start(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+  (void)self;
+  if (hot.started && nargs > 0 && PyCode_Check(args[0])) note((PyCodeObject *)args[0]);
+  return Py_NewRef(hot.disable);
+}
+
+static PyMethodDef definition = {"note_code", (PyCFunction)(void (*)(void))on_start, METH_FASTCALL, NULL};
+
+static int attach(void) {
+  PyObject *callback = NULL, *done = NULL;
+  hot.monitoring = Py_XNewRef(PySys_GetObject("monitoring"));
+  if (hot.monitoring == NULL) goto failed;
+  hot.disable = PyObject_GetAttrString(hot.monitoring, "DISABLE");
+  callback = PyCFunction_New(&definition, NULL);
+  if (hot.disable == NULL || callback == NULL) goto failed;
+  done = PyObject_CallMethod(hot.monitoring, "use_tool_id", "is", TOOL, "frostfork");
+  if (done == NULL) goto failed;
+  Py_DECREF(done);
+  done = PyObject_CallMethod(hot.monitoring, "register_callback", "iiO", TOOL, PY_START, callback);
+  if (done == NULL) goto failed;
+  Py_DECREF(done);
+  done = PyObject_CallMethod(hot.monitoring, "set_events", "ii", TOOL, PY_START);
+  if (done == NULL) goto failed;
+  Py_DECREF(done);
+  Py_DECREF(callback);
+  return 0;
+failed:
+  Py_XDECREF(callback);
+  Py_CLEAR(hot.disable);
+  Py_CLEAR(hot.monitoring);
+  if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "this interpreter has no sys.monitoring");
+  return -1;
+}
+
+static void detach(void) {
+  PyObject *done = PyObject_CallMethod(hot.monitoring, "set_events", "ii", TOOL, 0);
+  Py_XDECREF(done);
+  done = PyObject_CallMethod(hot.monitoring, "free_tool_id", "i", TOOL);
+  Py_XDECREF(done);
+  PyErr_Clear();
+  Py_CLEAR(hot.monitoring);
+}
+
+#else
+
+static int on_event(PyObject *self, PyFrameObject *frame, int what, PyObject *argument) {
+  (void)self;
+  (void)argument;
+  if (what != PyTrace_CALL) return 0;
+  PyCodeObject *code = PyFrame_GetCode(frame);
+  size_t at = (size_t)(((uintptr_t)code >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 20) & (TABLE - 1);
+  while (hot.table[at] != NULL && hot.table[at] != code) at = (at + 1) & (TABLE - 1);
+  if (hot.table[at] == NULL && hot.count < MOST_CODE) {
+    hot.table[at] = code;
+    note(code);
+  }
+  Py_DECREF(code);
+  return 0;
+}
+
+static int attach(void) {
+  PyObject *getprofile = PySys_GetObject("getprofile");
+  PyObject *present = getprofile != NULL ? PyObject_CallNoArgs(getprofile) : NULL;
+  if (present == NULL) return -1;
+  bool taken = present != Py_None;
+  Py_DECREF(present);
+  if (taken) {
+    PyErr_SetString(PyExc_RuntimeError, "a profiler is in the way");
+    return -1;
+  }
+  PyEval_SetProfile(on_event, NULL);
+  return 0;
+}
+
+static void detach(void) { PyEval_SetProfile(NULL, NULL); }
+
+#endif
+
+int ff_hot_start(void) {
+  if (hot.started && hot.pid == getpid()) {
+    PyErr_SetString(PyExc_RuntimeError, "code is already being observed in this process");
+    return -1;
+  }
+  hot.codes = PyMem_RawCalloc(MOST_CODE, sizeof *hot.codes);
+  hot.table = PyMem_RawCalloc(TABLE, sizeof *hot.table);
+  hot.count = 0;
+  if (hot.codes == NULL || hot.table == NULL) {
+    PyErr_NoMemory();
+  } else if (attach() == 0) {
+    hot.started = true;
+    hot.pid = getpid();
+    return 0;
+  }
+  PyMem_RawFree(hot.codes);
+  PyMem_RawFree(hot.table);
+  return -1;
+}
+
+PyObject *ff_hot_stop(void) {
+  if (!hot.started || hot.pid != getpid()) return PyList_New(0);
+  hot.started = false;
+  detach();
+  PyObject *found = PyList_New((Py_ssize_t)hot.count);
+  for (size_t i = 0; i < hot.count; i++) {
+    PyObject *key = found != NULL ? key_of(hot.codes[i]) : NULL;
+    if (key != NULL) {
+      PyList_SET_ITEM(found, (Py_ssize_t)i, key);
+    } else {
+      Py_CLEAR(found);
+    }
+    Py_DECREF(hot.codes[i]);
+  }
+  PyMem_RawFree(hot.codes);
+  PyMem_RawFree(hot.table);
+  return found;
+}
+
+struct search {
+  PyObject *wanted;
+  PyObject *found;
+  bool failed;
+};
+
+static bool is_tied(PyCodeObject *code) { return code->co_weakreflist != NULL || code->co_extra != NULL; }
+
+// An ff_walk_meet.
+static bool meet(PyObject *object, void *argument) {
+  struct search *search = argument;
+  if (PyFunction_Check(object)) {
+    PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(object);
+    PyObject *key = key_of(code);
+    int known = key != NULL ? PyDict_Contains(search->wanted, key) : -1;
+    Py_XDECREF(key);
+    if (known > 0 && !is_tied(code) && PyList_Append(search->found, object) < 0) known = -1;
+    search->failed = known < 0;
+  }
+  return !search->failed;
+}
+
+PyObject *ff_hot_functions(PyObject *wanted) {
+  PyObject *modules = PyImport_GetModuleDict();
+  struct search search = {.wanted = wanted, .found = PyList_New(0)};
+  struct ff_walk walk;
+  if (modules == NULL || search.found == NULL || ff_walk_init(&walk, meet, &search) < 0) {
+    Py_XDECREF(search.found);
+    return PyErr_NoMemory();
+  }
+  // Before 3.12 a collection may begin with any allocation; what it calls might change the graph under our feet.
+  int collects = PyGC_Disable();
+  int rc = ff_walk_from(&walk, modules);
+  if (collects) PyGC_Enable();
+  ff_walk_fini(&walk);
+  if (rc == 0 && !search.failed) return search.found;
+  Py_DECREF(search.found);
+  return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+}
+
+int ff_hot_set_code(PyObject *function, PyObject *code) {
+#if FF_PY_FUNCTION_VERSION
+  PyFunctionObject *changed = (PyFunctionObject *)function;
+  bool plain = changed->func_version == ((PyCodeObject *)changed->func_code)->co_version;
+#endif
+  int rc = PyObject_SetAttrString(function, "__code__", code);
+#if FF_PY_FUNCTION_VERSION
+  // The interpreter takes the version away with the code, and each child would write a new one into the function. A
+  // function that was never altered has its code's version; with other code of equal meaning it is as unaltered.
+  if (rc == 0 && plain) changed->func_version = ((PyCodeObject *)code)->co_version;
+#endif
+  return rc;
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which code runs, and which functions it belongs to. See hot.c.
+
+#ifndef FROSTFORK_PY_HOT_H
+#define FROSTFORK_PY_HOT_H
+
+#include "py/version.h"
+
+// Note each code object that starts to run from now on, once. Returns 0, or -1 with an exception set: RuntimeError if
+// that is being done already, or if a profiler is in the way.
+int ff_hot_start(void);
+
+// Stop, and return a new list of what was noted, in the order in which it ran first: tuples (file name, first line,
+// qualified name). NULL with an exception set. An empty list if nothing was started.
+PyObject *ff_hot_stop(void);
+
+// A new list of the functions that can be reached from these modules (a sequence) and whose code has its tuple, as
+// above, among the keys of `wanted` (a dict). Left out is code to which somebody has tied something: weak references,
+// or data of a debugger.
+PyObject *ff_hot_functions(PyObject *wanted);
+
+// Give a function other code of equal meaning, and keep what the interpreter knows of the function.
+int ff_hot_set_code(PyObject *function, PyObject *code);
+
+#endif

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Immortal objects: a reference count that nobody writes.
+//
+// A child that looks at an object writes the object's reference count and thereby copies its page, though the count is
+// back at its old value a moment later. Since CPython 3.12 an object may be immortal: its count has a value that every
+// Py_INCREF and Py_DECREF leaves alone (PEP 683). The interpreter uses that for None and small integers; here it is
+// given to all that modules reach: functions, classes, code, constants, dicts.
+//
+// The price is that an immortal object is never freed. So what must go on dying is left alone, and so is all that can
+// only be reached through it:
+//
+//  - frames, generators, coroutines, tracebacks, and exceptions, which hold them: work under way
+//  - whatever owns a resource or may: its class has close, fileno, release, __exit__, __aexit__ or a finalizer. These
+//  are
+//    files, sockets, locks, pools, executors, sessions, temporary folders, event loops
+//  - instances of classes that are not built in, if a weak reference to them exists: somebody waits for their death
+//  - weak references themselves, but for those to classes, functions and modules
+//  - thread-local data and contexts
+//
+// What it cannot see: a resource whose class has none of those names (a bare handle inside an extension type). It stays
+// open when the module drops it, until the process ends; the operating system takes it back then.
+//
+// A value that children would compute and store in the shared object is computed here instead: the hash of strings and
+// bytes, and the version tag of classes.
+
+#include "py/immortal.h"
+
+#include "py/walk.h"
+
+#if FF_PY_IMMORTAL
+
+#include <errno.h>
+#include <string.h>
+
+struct verdict {
+  PyTypeObject *type;
+  bool dies;          // its instances must go on dying
+  bool sized;         // their size is more than the class says: ask size_of
+  PyObject *size_of;  // borrowed
+};
+
+enum { VERDICTS = 1 << 10 };  // a cache: two classes in one slot only cost time
+
+struct making {
+  struct ff_immortal *out;
+  bool again;  // not the first time in this process: what is immortal has been here
+  PyObject *resource_names[5];
+  PyObject *sizeof_name;
+  struct verdict verdicts[VERDICTS];
+};
+
+static bool made_before;
+
+// By its class alone. Looks into the classes' dicts: a metaclass might answer an attribute access with code of its own.
+static bool class_owns_resource(struct making *making, PyTypeObject *type) {
+  if (type->tp_finalize != NULL || type->tp_del != NULL) return true;
+  if (strcmp(type->tp_name, "_thread._local") == 0) return true;
+  if (type->tp_base != NULL && strcmp(type->tp_base->tp_name, "_thread._local") == 0) return true;
+  for (size_t i = 0; i < Py_ARRAY_LENGTH(making->resource_names); i++) {
+    // A field that happens to have the name, such as the release of a version, is no method.
+    PyObject *found = _PyType_Lookup(type, making->resource_names[i]);
+    if (found != NULL && PyCallable_Check(found)) return true;
+  }
+  return false;
+}
+
+static const struct verdict *verdict_on(struct making *making, PyTypeObject *type) {
+  struct verdict *verdict = &making->verdicts[((size_t)type >> 4) * 2654435761u % VERDICTS];
+  if (verdict->type == type) return verdict;
+  // Instances of the classes below hold more than their struct, in tables that belong to nobody else.
+  bool sized = type == &PyDict_Type || type == &PySet_Type || type == &PyFrozenSet_Type || type == &PyList_Type ||
+               type == &PyLong_Type || type == &PyCode_Type || type == &PyUnicode_Type;
+  *verdict = (struct verdict){
+      .type = type,
+      .dies = !PyType_IsSubtype(type, &PyType_Type) && class_owns_resource(making, type),
+      .sized = sized,
+      .size_of = sized ? _PyType_Lookup(type, making->sizeof_name) : NULL,
+  };
+  return verdict;
+}
+
+static bool is_definition(PyObject *object) {
+  return PyType_Check(object) || PyFunction_Check(object) || PyModule_Check(object);
+}
+
+// Somebody may wait for the death of this object.
+static bool has_weak_references(PyObject *object) {
+  PyTypeObject *type = Py_TYPE(object);
+  if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) || type->tp_weaklistoffset == 0) return false;
+  return *(PyObject **)((char *)object + type->tp_weaklistoffset) != NULL;
+}
+
+static bool must_go_on_dying(struct making *making, PyObject *object) {
+  if (is_definition(object)) return false;
+  if (PyWeakref_Check(object)) return !is_definition(((PyWeakReference *)object)->wr_object);
+  return PyFrame_Check(object) || PyGen_Check(object) || PyCoro_CheckExact(object) || PyAsyncGen_CheckExact(object) ||
+         PyTraceBack_Check(object) || PyExceptionInstance_Check(object) || PyContext_CheckExact(object) ||
+         PyContextToken_CheckExact(object) || verdict_on(making, Py_TYPE(object))->dies || has_weak_references(object);
+}
+
+static size_t size_of(const struct verdict *verdict, PyObject *object) {
+  PyTypeObject *type = Py_TYPE(object);
+  size_t size = 0;
+  if (PyObject_IS_GC(object)) size += 2 * sizeof(void *);
+  if (PyType_HasFeature(type, Py_TPFLAGS_PREHEADER)) size += 2 * sizeof(void *);
+  if (verdict->size_of != NULL) {
+    PyObject *asked = PyObject_CallOneArg(verdict->size_of, object);
+    size_t own = asked != NULL ? PyLong_AsSize_t(asked) : 0;
+    Py_XDECREF(asked);
+    if (!PyErr_Occurred()) return size + own;
+    PyErr_Clear();
+  }
+  // The sign of ob_size says something else than a length in some types.
+  Py_ssize_t items = type->tp_itemsize != 0 ? Py_ABS(Py_SIZE(object)) : 0;
+  return size + (size_t)type->tp_basicsize + (size_t)items * (size_t)type->tp_itemsize;
+}
+
+// What children would compute and store in here.
+static void compute_caches(struct making *making, PyObject *object) {
+  if (PyUnicode_CheckExact(object) || PyBytes_CheckExact(object)) {
+    making->out->hashed++;
+    if (PyObject_Hash(object) == -1) PyErr_Clear();
+  } else if (PyType_Check(object)) {
+    making->out->versions += PyUnstable_Type_AssignVersionTag((PyTypeObject *)object) != 0;
+  }
+}
+
+// An ff_walk_meet.
+static bool meet(PyObject *object, void *argument) {
+  struct making *making = argument;
+  if (_Py_IsImmortal(object)) {
+    if (!making->again) compute_caches(making, object);
+    // A static class of an extension is immortal from the beginning, and what it refers to is not.
+    return !making->again || (PyType_Check(object) && !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE));
+  }
+  if (must_go_on_dying(making, object)) {
+    making->out->left_alone++;
+    return false;
+  }
+  compute_caches(making, object);
+  making->out->bytes += size_of(verdict_on(making, Py_TYPE(object)), object);
+  making->out->objects++;
+  FF_PY_MAKE_IMMORTAL(object);
+  return true;
+}
+
+// Old modules have new members: a package's submodule, a cache that was filled. Their dicts are immortal by now, so
+// that the walk would stop before them.
+static int look_into_modules(struct ff_walk *walk, PyObject *modules) {
+  PyObject *module, *name, *member;
+  Py_ssize_t at = 0;
+  int rc = 0;
+  while (rc == 0 && PyDict_Next(modules, &at, &name, &module)) {
+    rc = ff_walk_from(walk, name);
+    if (rc == 0) rc = ff_walk_from(walk, module);
+    if (!PyModule_Check(module)) continue;
+    Py_ssize_t in = 0;
+    while (rc == 0 && PyDict_Next(PyModule_GetDict(module), &in, &name, &member)) {
+      rc = ff_walk_from(walk, name);
+      if (rc == 0) rc = ff_walk_from(walk, member);
+    }
+  }
+  return rc;
+}
+
+bool ff_immortal_supported(void) { return true; }
+
+int ff_immortal_make(struct ff_immortal *out) {
+  static const char *const names[] = {"close", "fileno", "release", "__exit__", "__aexit__"};
+  *out = (struct ff_immortal){0};
+  PyObject *modules = PyImport_GetModuleDict();
+  struct making *making = PyMem_RawCalloc(1, sizeof *making);
+  int rc = making != NULL && modules != NULL ? 0 : -ENOMEM;
+  if (rc == 0) {
+    making->out = out;
+    making->again = made_before;
+    making->sizeof_name = PyUnicode_InternFromString("__sizeof__");
+    if (making->sizeof_name == NULL) rc = -ENOMEM;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
+      making->resource_names[i] = PyUnicode_InternFromString(names[i]);
+      if (making->resource_names[i] == NULL) rc = -ENOMEM;
+    }
+  }
+  struct ff_walk walk;
+  if (rc == 0) rc = ff_walk_init(&walk, meet, making);
+  if (rc == 0) {
+    rc = made_before ? look_into_modules(&walk, modules) : ff_walk_from(&walk, modules);
+    ff_walk_fini(&walk);
+    made_before = true;
+  }
+  if (making != NULL) {
+    Py_XDECREF(making->sizeof_name);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) Py_XDECREF(making->resource_names[i]);
+  }
+  PyMem_RawFree(making);
+  if (rc == 0) return 0;
+  if (!PyErr_Occurred()) PyErr_NoMemory();
+  return -1;
+}
+
+#else
+
+bool ff_immortal_supported(void) { return false; }
+
+int ff_immortal_make(struct ff_immortal *out) {
+  *out = (struct ff_immortal){0};
+  PyErr_SetString(PyExc_NotImplementedError, "this interpreter has no immortal objects");
+  return -1;
+}
+
+#endif

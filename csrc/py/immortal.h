@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Objects whose reference counts are never written again (PEP 683). See immortal.c.
+
+#ifndef FROSTFORK_PY_IMMORTAL_H
+#define FROSTFORK_PY_IMMORTAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "py/version.h"
+
+struct ff_immortal {
+  size_t objects;     // made immortal now
+  size_t bytes;       // their size, as sys.getsizeof gives it: memory that this process keeps for good
+  size_t left_alone;  // met, and left to die when its time comes: see immortal.c
+  size_t hashed;      // strings and bytes whose hash was computed
+  size_t versions;    // classes that have a version tag, by which the interpreter caches attribute lookups
+};
+
+// Whether this interpreter has immortal objects and a public way to make them.
+bool ff_immortal_supported(void);
+
+// Make immortal what modules reach, as far as it owns no resource. Returns 0, or -1 with an exception set; an object
+// that is immortal by then stays so.
+int ff_immortal_make(struct ff_immortal *out);
+
+#endif

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lay hot functions' code side by side.
+
+The interpreter writes into code that runs: counters, caches, specialized instructions. Hot code lies scattered among
+ten times as much that nobody runs, so that a child copies a page for each few hundred bytes. A function takes a new
+copy of its code without noticing, and copies made one after the other lie one after the other.
+
+Each code moves once, and its old copy stays in memory. Whoever keeps code objects themselves as keys finds new ones
+afterwards. Code to which something is tied already (a weak reference, a debugger's data) stays where it is, and all
+code stays while a tool watches it.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import CodeType
+from typing import TYPE_CHECKING
+
+from frostfork import _core
+from frostfork.steps.report import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_placed: set[tuple[str, int, str]] = set()
+# The old code stays: freed, it would leave thousands of holes in shared pages, and children fill holes. Measured, that
+# cost twice what the move had gained.
+_kept: list[CodeType] = []
+
+
+def compact_code(hot_code: Iterable[tuple[str, int, str]]) -> Outcome:
+    """Move what children ran, in this order. count: functions; bytes: of code."""
+    hot = {key: None for key in hot_code if key not in _placed}
+    if not hot:
+        return Outcome(0, "functions", idle="children have shown no code that is not in its place already")
+    watcher = _watcher()
+    if watcher:
+        return Outcome(0, "functions", idle=f"{watcher} watches code")
+    loaded = _loaded({file for file, _, _ in hot})
+    if not loaded:
+        return Outcome(0, "functions", idle="the modules whose code children run are not here")
+    found = _core.functions(hot)
+    order = {key: at for at, key in enumerate(hot)}
+    found.sort(key=lambda function: order[_key(function.__code__)])
+    moved = _copies([function.__code__ for function in found], hot)
+    for function in found:
+        _core.set_code(function, moved[id(function.__code__)][1])
+    # What was not found in a module that is here belongs to no function any more, and is not looked for again.
+    _placed.update(key for key in hot if key[0] in loaded)
+    _kept.extend(old for old, _ in moved.values())
+    size = sum(sys.getsizeof(new) for _, new in moved.values())
+    return Outcome(
+        len(found),
+        "functions",
+        bytes=size,
+        bytes_held=size,
+        details={"code_objects": len(moved)},
+    )
+
+
+def _key(code: CodeType) -> tuple[str, int, str]:
+    return code.co_filename, code.co_firstlineno, getattr(code, "co_qualname", code.co_name)
+
+
+def _loaded(files: set[str]) -> set[str]:
+    """Those of these files that loaded modules were read from."""
+    found = (getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values()))
+    return {file for file in found if isinstance(file, str)} & files
+
+
+def _copies(
+    codes: Iterable[CodeType], hot: Mapping[tuple[str, int, str], object]
+) -> dict[int, tuple[CodeType, CodeType]]:
+    """Each code and its copy, by the code's id: equal code of two files is not the same.
+
+    Hot code within it, of functions that it will make, is copied too and lies before it.
+    """
+    copies: dict[int, tuple[CodeType, CodeType]] = {}
+
+    def copy(code: CodeType) -> CodeType:
+        if id(code) not in copies:
+            constants = tuple(
+                copy(part) if isinstance(part, CodeType) and _key(part) in hot else part
+                for part in code.co_consts
+            )
+            copies[id(code)] = (code, code.replace(co_consts=constants))
+        return copies[id(code)][1]
+
+    for code in codes:
+        copy(code)
+    return copies
+
+
+def _watcher() -> str:
+    """What looks at code as it runs, and may keep notes by code object; "" if nothing does."""
+    if sys.gettrace() is not None:
+        return "a trace function"
+    if sys.getprofile() is not None:
+        return "a profile function"
+    monitoring = getattr(sys, "monitoring", None)
+    names = [monitoring.get_tool(tool) for tool in range(6)] if monitoring else []
+    return next((name for name in names if name), "")
