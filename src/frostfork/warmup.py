@@ -26,7 +26,7 @@ def warmup(
 
     ledger: what children used so far; without it nothing is imported and no code is moved.
     steps: names out of STEPS; the order is ours. None means all but "merge".
-    strict: raise UnsupportedStepError for a step that cannot be done here, instead of reporting it.
+    strict: raise what a step raises, UnsupportedStepError if it cannot be done here, instead of reporting it.
 
     May be called again, after more was imported, and then costs in proportion to what is new.
     """
@@ -34,9 +34,7 @@ def warmup(
     for name in chosen:
         if name not in STEPS:
             raise ConfigurationError(f"{name!r} is no step of a warmup; the steps are {', '.join(STEPS)}.")
-    return report.WarmupReport(
-        {name: _run(name, _step(name, ledger), strict) for name in STEPS if name in chosen}
-    )
+    return report.WarmupReport({name: _run(name, ledger, strict) for name in STEPS if name in chosen})
 
 
 def _step(name: str, ledger: Ledger | None) -> Callable[[], report.Outcome]:
@@ -55,19 +53,21 @@ def _step(name: str, ledger: Ledger | None) -> Callable[[], report.Outcome]:
     return function
 
 
-def _run(name: str, step: Callable[[], report.Outcome], strict: bool) -> report.StepReport:
+def _run(name: str, ledger: Ledger | None, strict: bool) -> report.StepReport:
     before = time.perf_counter()
     try:
-        done = step()
-    except UnsupportedStepError as error:
+        done = _step(name, ledger)()
+    except Exception as error:  # the process that warms up has other work to do, and goes on to it
         if strict:
             raise
-        return report.StepReport(
-            name, "unsupported", str(error), time.perf_counter() - before, 0, "", 0, 0, {}
+        unsupported = isinstance(error, UnsupportedStepError)
+        status, reason = (
+            ("unsupported", str(error)) if unsupported else ("failed", f"{type(error).__name__}: {error}")
         )
-    status = "skipped" if done.idle else "done"
-    return report.StepReport(name, status, done.idle, time.perf_counter() - before, *_fields(done))
-
-
-def _fields(done: report.Outcome) -> tuple[int, str, int, int, dict[str, int]]:
-    return done.count, done.unit, done.bytes, done.bytes_held, done.details
+        done = report.Outcome(0, "")
+    else:
+        status, reason = ("skipped" if done.idle else "done"), done.idle
+    seconds = time.perf_counter() - before
+    return report.StepReport(
+        name, status, reason, seconds, done.count, done.unit, done.bytes, done.bytes_held, done.details
+    )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import time
@@ -11,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from frostfork.airflow.warming import Warming
 from frostfork.observe import Observation
 from frostfork.preload import PreloadMode, PreloadPolicy
 from frostfork.preloader import Preloader, find_installed
@@ -24,6 +24,10 @@ log = logging.getLogger("frostfork.airflow")
 # While the parent imports it serves no child, and their time limit runs on.
 _BUDGET_SECONDS = 5.0
 
+# To note which code runs costs a parse some milliseconds. It is done in a file's second parse, since the first one
+# imports, which runs much code that later parses will not; and now and then later.
+_CODE_EVERY = 50
+
 
 class DagFileLearner:
     """Feeds the children's journals to a Preloader; knows which folders hold the users' own code."""
@@ -31,6 +35,9 @@ class DagFileLearner:
     def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
         self._next_look = 0.0
         self._folders: set[str] = set()
+        self._parses: dict[
+            str, int
+        ] = {}  # by file: parses since one that made the parent import something, and that one
         policy = PreloadPolicy(
             installed=find_installed(),
             mode=PreloadMode(settings.preload),
@@ -38,6 +45,7 @@ class DagFileLearner:
             deny=settings.deny,
         )
         self.preloader = Preloader(policy, local_names=self.local_names)
+        self.warming = Warming(settings.steps, self.preloader.ledger)
         if plugins_folder:
             self.add_folder(plugins_folder)
 
@@ -88,20 +96,26 @@ class DagFileLearner:
                 "frostfork let go of %s: the DAG folder has modules of this name now", ", ".join(forgotten)
             )
 
+    def wants_code(self, source: str) -> bool:
+        """Whether the next parse of this file is to note which code runs."""
+        return self._parses.get(source, 0) % _CODE_EVERY == 1
+
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
         try:
             observed = Observation.from_journal(journal)
+            observed.hot_code = [code for code in observed.hot_code if not self._is_local(code[0])]
             imported = self.preloader.learn(observed, source, budget_seconds=_BUDGET_SECONDS)
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
             return
+        self._parses[source] = 1 if imported else self._parses.get(source, 0) + 1
         if imported:
-            # Modules stay for good: out of the collector's sight, so that its runs here copy nothing away from the
-            # children. Collected first, since what is garbage now would stay as well.
-            gc.collect()
-            gc.freeze()
+            self.warming.imported()
             log.info("frostfork imported %d modules that %s uses", len(imported), source)
+
+    def _is_local(self, file: str) -> bool:
+        return any(file.startswith(folder + os.sep) for folder in self.preloader.policy.excluded)
 
     def summary(self) -> str:
         report = self.preloader.report

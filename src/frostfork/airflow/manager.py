@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("frostfork.airflow")
 
 
-def _observed(target: Callable[[], None], journal: Journal, known: int) -> None:
+def _observed(target: Callable[[], None], journal: Journal, known: int, code: bool) -> None:
     """The child's entry: Airflow's, observed. known: how many modules the parent had when it forked."""
     # Between the fork and this entry Airflow sets up the child's logging, and imports modules for that in every child.
     # Newest first, and no further: to list all names would write the reference count of each, 1,200 pages of them.
@@ -60,7 +60,7 @@ def _observed(target: Callable[[], None], journal: Journal, known: int) -> None:
         _reseed()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(Exception):
-            stack.enter_context(observe(journal, pages=False))
+            stack.enter_context(observe(journal, pages=False, code=code))
         target()
 
 
@@ -87,12 +87,14 @@ class ObservedFileProcess(DagFileProcessorProcess):
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
         cls.learner.add_folder(os.fspath(bundle_path))
         cls.learner.make_room()
+        cls.learner.warming.run_if_due()
         try:
             journal = Journal()
         except OSError:
             log.exception("frostfork cannot learn from this parse")
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
-        observed = functools.partial(_observed, target, journal, len(sys.modules))
+        code = cls.learner.wants_code(kwargs["dag_file_rel_path"])
+        observed = functools.partial(_observed, target, journal, len(sys.modules), code)
         try:
             process: ObservedFileProcess = super().start(target=observed, bundle_path=bundle_path, **kwargs)
         except BaseException:
@@ -167,4 +169,5 @@ class SharedParentManager(DagFileProcessorManager):
     def after_run(self) -> None:
         if self.learner is not None:
             self.log.info(self.learner.summary())
+            self.log.info(self.learner.warming.summary())
         super().after_run()

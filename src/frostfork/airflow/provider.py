@@ -25,6 +25,20 @@ PRELOAD_MODES = {
     "learned": "whatever children import from installed distributions",
     "off": "nothing",
 }
+# The steps of frostfork.warmup that can be chosen: default, and what each does. The rest of a warmup always runs.
+STEPS = {
+    "compact_code": (
+        True,
+        "lay the code that children run side by side, after learning in children which code that is",
+    ),
+    "drain_heap": (True, "hold free pieces of the heap, so that children do not fill them in shared pages"),
+    "immortalize": (
+        True,
+        "take reference counts away from what modules hold, which then stays in memory (Python 3.12+)",
+    ),
+    "collapse": (True, "put large parents on huge pages, which makes their forks faster"),
+    "merge": (False, "let the kernel merge equal pages (KSM), for Pythons without immortal objects"),
+}
 
 _PATTERNS = (
     "A comma-separated list. A name stands for the module and everything below it, "
@@ -76,6 +90,15 @@ def provider_info() -> dict[str, Any]:
                         default="",
                         example="grpc,torch",
                     ),
+                    **{
+                        name: _option(
+                            f"Whether the parent of ``frostfork airflow dag-processor`` is to\n{meaning}.",
+                            default=str(default),
+                            example=str(not default),
+                            kind="boolean",
+                        )
+                        for name, (default, meaning) in STEPS.items()
+                    },
                 },
             }
         },

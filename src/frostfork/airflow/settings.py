@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from frostfork.airflow.provider import COMPONENTS, PRELOAD_MODES, SECTION, provider_info
+from frostfork.airflow.provider import COMPONENTS, PRELOAD_MODES, SECTION, STEPS, provider_info
 from frostfork.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0"
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked settings; names and meanings are those of the options in ``provider``."""
+    """Checked settings; names and meanings are those of the options in ``provider``. steps: those that are on."""
 
     enabled: bool
     components: tuple[str, ...]
     preload: str
     approved: tuple[str, ...]
     deny: tuple[str, ...]
+    steps: tuple[str, ...]
 
     def covers(self, component: str) -> bool:
         """Whether frostfork is to act in this component."""
@@ -58,6 +59,7 @@ def parse(given: Mapping[str, str]) -> Settings:
         preload=_choice("preload", text["preload"], tuple(PRELOAD_MODES)),
         approved=_patterns("approved", text["approved"]),
         deny=_patterns("deny", text["deny"]),
+        steps=tuple(name for name in STEPS if _boolean(name, text[name])),
     )
 
 
