@@ -16,15 +16,28 @@ from typing import TYPE_CHECKING
 import airflow_demo
 import fork_cost
 import import_time
+import long_life
 import page_counts
 import parent_leak
+import warmed_child
+import warmed_rounds
 from pairs import BenchmarkError, Figure, environment, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BENCHMARKS = {
-    module.NAME: module for module in (import_time, fork_cost, page_counts, parent_leak, airflow_demo)
+    module.NAME: module
+    for module in (
+        import_time,
+        fork_cost,
+        page_counts,
+        parent_leak,
+        warmed_child,
+        long_life,
+        warmed_rounds,
+        airflow_demo,
+    )
 }
 
 
@@ -37,7 +50,7 @@ def main() -> int:
     notes: list[str] = []
     failed: dict[str, str] = {}
     for name in options.only or _BENCHMARKS:
-        if name == airflow_demo.NAME and (lacking := airflow_demo.missing()):
+        if lacking := getattr(_BENCHMARKS[name], "missing", str)():
             notes.append(lacking)
             continue
         start = time.perf_counter()

@@ -166,6 +166,8 @@ static int look_into_modules(struct ff_walk *walk, PyObject *modules) {
 
 bool ff_immortal_supported(void) { return true; }
 
+bool ff_immortal_made(void) { return made_before; }
+
 int ff_immortal_make(struct ff_immortal *out) {
   static const char *const names[] = {"close", "fileno", "release", "__exit__", "__aexit__"};
   *out = (struct ff_immortal){0};
@@ -202,6 +204,8 @@ int ff_immortal_make(struct ff_immortal *out) {
 #else
 
 bool ff_immortal_supported(void) { return false; }
+
+bool ff_immortal_made(void) { return false; }
 
 int ff_immortal_make(struct ff_immortal *out) {
   *out = (struct ff_immortal){0};

@@ -21,6 +21,9 @@ struct ff_immortal {
 // Whether this interpreter has immortal objects and a public way to make them.
 bool ff_immortal_supported(void);
 
+// Whether that has been done in this process, or in one that it was forked from.
+bool ff_immortal_made(void);
+
 // Make immortal what modules reach, as far as it owns no resource. Returns 0, or -1 with an exception set; an object
 // that is immortal by then stays so.
 int ff_immortal_make(struct ff_immortal *out);

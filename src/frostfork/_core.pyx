@@ -29,6 +29,7 @@ from frostfork._py cimport (
     ff_hot_set_code,
     ff_hot_start,
     ff_hot_stop,
+    ff_immortal_made,
     ff_immortal_make,
     ff_immortal_supported,
     ff_immortal_t,
@@ -151,6 +152,11 @@ def imports_stop():
 def immortal_supported():
     """Whether this interpreter has immortal objects and a public way to make them."""
     return bool(ff_immortal_supported())
+
+
+def immortalized():
+    """Whether immortalize() has been called in this process, or in one that it was forked from."""
+    return bool(ff_immortal_made())
 
 
 def immortalize():

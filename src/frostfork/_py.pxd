@@ -25,6 +25,7 @@ cdef extern from "py/immortal.h":
         size_t versions
 
     bint ff_immortal_supported()
+    bint ff_immortal_made()
     int ff_immortal_make(ff_immortal_t *out) except -1
 
 

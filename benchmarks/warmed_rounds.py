@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A parent that learns, preloads, warms up and forks, a thousand times over: does it grow?
+
+Its children import modules of the standard library, another one in each of the first rounds and then the same again,
+and the parent makes cyclic garbage all the time. Resident memory after a tenth of the rounds against that at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+
+from pairs import BenchmarkError, Figure, figure, fresh, progress, resident
+
+import frostfork
+
+NAME = "warmed_rounds"
+GOAL = 1.02
+_MODULES = (
+    "asyncio",
+    "concurrent.futures",
+    "csv",
+    "decimal",
+    "email.mime.text",
+    "html.parser",
+    "http.server",
+    "logging.config",
+    "sqlite3",
+    "tarfile",
+    "unittest.mock",
+    "urllib.request",
+    "uuid",
+    "xml.dom.minidom",
+    "zipfile",
+)
+
+
+def run(*, quick: bool) -> list[Figure]:
+    rounds, runs = (200, 1) if quick else (1_000, 3)
+    found = []
+    for at in range(runs):
+        progress(f"{NAME}: {rounds:,} rounds of learn, preload, warm up, fork, {at + 1} of {runs}")
+        found.append(fresh(__file__, "--rounds", rounds))
+    series = " ".join(f"{size / 1e6:.1f}" for size in found[-1])
+    return [
+        figure(
+            NAME,
+            f"resident after {rounds:,} rounds / after {rounds // 10}",
+            [record[-1] / record[0] for record in found],
+            GOAL,
+            detail=f"MB after each {rounds // 10} of the last run: {series}",
+        )
+    ]
+
+
+def _round(ledger: frostfork.Ledger, preloader: frostfork.Preloader, at: int) -> None:
+    journal = frostfork.Journal()
+    pid = frostfork.fork()
+    if pid == 0:
+        with frostfork.observe(journal, pages=False, code=at % 50 == 0):
+            module = importlib.import_module(_MODULES[at % len(_MODULES)])
+            json.loads(json.dumps([module.__name__] * 100))
+        os._exit(0)
+    if os.waitpid(pid, 0)[1] != 0:
+        raise BenchmarkError("a child of the rounds failed")
+    preloader.learn(frostfork.Observation.from_journal(journal))
+    journal.close()
+    frostfork.warmup(ledger)
+
+
+def _rounds(rounds: int) -> list[int]:
+    preloader = frostfork.Preloader(frostfork.PreloadPolicy(frostfork.find_installed()))
+    record = []
+    for at in range(1, rounds + 1):
+        garbage: list[object] = [[bytes(300)] for _ in range(1000)]
+        garbage.append(garbage)
+        _round(preloader.ledger, preloader, at)
+        del garbage
+        if at % (rounds // 10) == 0:
+            record.append(resident())
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="One run; prints resident bytes, ten times on the way, as JSON."
+    )
+    parser.add_argument("--rounds", type=int, required=True)
+    print(json.dumps(_rounds(parser.parse_args().rounds)))
+
+
+if __name__ == "__main__":
+    main()
