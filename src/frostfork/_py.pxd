@@ -14,3 +14,13 @@ cdef extern from "py/fork.h":
 cdef extern from "py/imports.h":
     int ff_imports_start(int fd) except -1
     long ff_imports_stop()
+
+
+cdef extern from "py/pools.h":
+    struct ff_py_pools:
+        size_t blocks
+        size_t bytes
+        bint capped
+
+    int ff_py_pools_drain(ff_py_pools *pools, size_t most)
+    void ff_py_pools_release(ff_py_pools *pools)
