@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import airflow_demo
+import collapse
 import fork_cost
 import import_time
 import page_counts
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BENCHMARKS = {
-    module.NAME: module for module in (import_time, fork_cost, page_counts, parent_leak, airflow_demo)
+    module.NAME: module for module in (import_time, fork_cost, collapse, page_counts, parent_leak, airflow_demo)
 }
 
 

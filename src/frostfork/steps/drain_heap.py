@@ -19,18 +19,20 @@ from frostfork.steps.report import Outcome
 _MOST = 1
 
 
-def drain_heap() -> Outcome:
+def drain_heap(*, most: int | None = None) -> Outcome:
     """Give back what an earlier run holds, then hold what is free now: memory held does not add up over runs.
 
+    most: bytes of each kind that may be held; None means 1 % of resident memory.
     details: pool_blocks and pool_bytes are pymalloc's share of the counts (0 where another allocator serves objects),
-    capped is 1 if there was more to hold of one kind than 1 % of resident memory: the largest were then given back.
+    capped is 1 if there was more to hold of one kind than `most`: the largest were then given back.
     Raises UnsupportedStepError where malloc is not glibc's.
     """
     if other := _core.heap_allocator():
         raise UnsupportedStepError(
             f"drain_heap knows the heap of glibc only, and memory comes from {other} here."
         )
-    most = _resident() * _MOST // 100
+    if most is None:
+        most = _resident() * _MOST // 100
     # pymalloc first: its own tables lie in the heap.
     blocks, block_bytes, blocks_capped = _core.pools_drain(most) or (0, 0, False)
     try:
