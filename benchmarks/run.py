@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import airflow_demo
+import collapse
 import fork_cost
 import import_time
 import long_life
@@ -31,6 +32,7 @@ _BENCHMARKS = {
     for module in (
         import_time,
         fork_cost,
+        collapse,
         page_counts,
         parent_leak,
         warmed_child,

@@ -23,10 +23,6 @@
 
 #include "os/kernel_abi.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 bool ff_kernel_unsupported(int negative_errno) {
   return negative_errno == -EINVAL || negative_errno == -ENOTTY || negative_errno == -ENOSYS;
 }
@@ -65,7 +61,7 @@ static bool try_collapse(void) {
   // An advice that is unknown fails with EINVAL before the length is looked at; a known one accepts length zero.
   void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return false;
-  bool known = madvise(page, 0, MADV_COLLAPSE) == 0;
+  bool known = madvise(page, 0, FF_MADV_COLLAPSE) == 0;
   munmap(page, 4096);
   return known;
 }

@@ -5,13 +5,17 @@
 // Debian 12 builds against headers of Linux 6.1, which know neither PAGEMAP_SCAN (6.7) nor PROCMAP_QUERY (6.11).
 // What the running kernel can do is asked at run time (kernel.h), so the numbers are written down here once, under
 // names of our own that cannot clash when newer headers do have them.
-// Sources: include/uapi/linux/fs.h and Documentation/admin-guide/mm/pagemap.rst of Linux 6.18.
+// Sources: include/uapi/linux/fs.h, prctl.h, asm-generic/mman-common.h and Documentation/admin-guide/mm/pagemap.rst of Linux 6.18.
 
 #ifndef FROSTFORK_OS_KERNEL_ABI_H
 #define FROSTFORK_OS_KERNEL_ABI_H
 
 #include <linux/ioctl.h>
 #include <stdint.h>
+
+#define FF_MADV_COLLAPSE 25        // 6.1
+#define FF_PR_SET_MEMORY_MERGE 67  // 6.4
+#define FF_PR_GET_MEMORY_MERGE 68
 
 // One 64-bit entry of /proc/PID/pagemap for each virtual page.
 #define FF_PM_FRAME_MASK ((UINT64_C(1) << 55) - 1)  // reads as zero without CAP_SYS_ADMIN

@@ -88,6 +88,7 @@ static int next_by_query(struct ff_maps *maps, struct ff_mapping *out) {
   out->start = query.vma_start > maps->next ? query.vma_start : maps->next;
   out->end = query.vma_end;
   out->kind = kind_of(shared, query.inode != 0, maps->buffer);
+  out->writable = query.vma_flags & FF_PROCMAP_VMA_WRITABLE;
   maps->next = query.vma_end;
   return 1;
 }
@@ -141,6 +142,7 @@ static int next_by_text(struct ff_maps *maps, struct ff_mapping *out) {
   out->end = strtoull(at + 1, &at, 16);
   if (at[0] != ' ' || strlen(at) < 6) return -EPROTO;
   bool shared = at[4] == 's';
+  out->writable = at[2] == 'w';
   unsigned long long inode = 0;
   int name_at = 0;
   if (sscanf(at + 5, " %*x %*x:%*x %llu %n", &inode, &name_at) < 1) return -EPROTO;

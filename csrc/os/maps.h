@@ -23,6 +23,7 @@ enum ff_kind {
 struct ff_mapping {
   uint64_t start, end;
   enum ff_kind kind;
+  bool writable;
 };
 
 #define FF_MAPS_BUFFER 4096

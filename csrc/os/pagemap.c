@@ -19,7 +19,10 @@
 //     pages are dense it would only double the work, so it is asked after an empty run and never before.
 //
 // What it cannot see: pages of the kernel, of other processes, and large folios under CONFIG_NO_PAGE_MAPCOUNT, where
-// bit 56 is set only when the whole folio is this process's own.
+// bit 56 is set only when the whole folio is this process's own. Of a huge page that is mapped whole, bit 56 is that of
+// its first page (seen on 6.18). A process that writes into a shared one maps it page by page from then on, and is
+// exact; only what others did to it is blurred: a parent's write to the first page of one shows as 512 unshared pages.
+// Frame numbers are exact throughout.
 // Source: Documentation/admin-guide/mm/pagemap.rst and fs/proc/task_mmu.c of Linux 6.18.
 
 #include "os/pagemap.h"
@@ -46,7 +49,7 @@ int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid, bool by_kind) {
   pagemap->at = 0;
   pagemap->by_kind = by_kind;
   pagemap->have_next = false;
-  pagemap->mapping = (struct ff_mapping){0, 0, FF_KIND_SPECIAL};
+  pagemap->mapping = (struct ff_mapping){.kind = FF_KIND_SPECIAL};
   return 0;
 }
 
@@ -148,6 +151,7 @@ int ff_pagemap_next(struct ff_pagemap *pagemap, bool private_only, uint64_t *ent
     if (rc <= 0) return rc;
   }
   run->kind = pagemap->mapping.kind;
+  run->writable = pagemap->mapping.writable;
   run->hole = pagemap->at;
   if (pagemap->was_empty) {
     int rc = skip_hole(pagemap);

@@ -30,13 +30,14 @@ struct ff_pagemap {
 // entry; `pages` may be 0 when a mapping ends in such a hole.
 struct ff_run {
   enum ff_kind kind;
+  bool writable;
   uint64_t hole;
   uint64_t start;
   size_t pages;
 };
 
 // pid 0 is the calling process. Returns 0 or a negative errno; EACCES and EPERM are the kernel's refusal to show this
-// process to this user (another uid, PR_SET_DUMPABLE=0). Unless by_kind is set, the kinds of the runs mean nothing and
+// process to this user (another uid, PR_SET_DUMPABLE=0). Unless by_kind is set, the kinds of the runs, and whether they are writable, mean nothing and
 // mappings that touch are read together: a shared library alone is four or five of them.
 int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid, bool by_kind);
 

@@ -5,6 +5,8 @@
 import gc
 import os
 
+from libc.stdint cimport int64_t
+
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 
 from frostfork._os cimport (
@@ -19,9 +21,19 @@ from frostfork._os cimport (
     ff_comparison,
     ff_counts,
     ff_counts_take,
+    FF_HEAP_NAME,
+    ff_heap,
+    ff_heap_allocator,
+    ff_heap_drain,
+    ff_heap_release,
+    ff_huge,
+    ff_huge_collapse,
+    ff_huge_made,
     ff_kernel,
     ff_kernel_probe,
     ff_kernel_threads,
+    ff_merge_get,
+    ff_merge_set,
     pid_t,
 )
 from frostfork._py cimport (
@@ -36,6 +48,9 @@ from frostfork._py cimport (
     ff_imports_start,
     ff_imports_stop,
     ff_py_fork,
+    ff_py_pools,
+    ff_py_pools_drain,
+    ff_py_pools_release,
 )
 
 # Bound once: a test that puts a mock in the place of gc.freeze must not change what a fork does.
@@ -190,3 +205,61 @@ def report_unraisable(object error, object where):
     """Give an exception that nobody can be told of to sys.unraisablehook."""
     PyErr_SetObject(type(error), error)
     PyErr_WriteUnraisable(where)
+
+
+# One each, for there is one heap.
+cdef ff_heap _heap
+cdef ff_py_pools _pools
+
+
+def heap_allocator():
+    """"" where malloc is glibc's own, else the file name of what stands in its place."""
+    cdef char name[FF_HEAP_NAME]
+    return "" if ff_heap_allocator(name) == 0 else name.decode(errors="replace")
+
+
+def heap_drain(size_t largest, size_t most):
+    """Hold free chunks of at most `largest` bytes, at most `most` bytes in all; (chunks, bytes, capped)."""
+    check(ff_heap_drain(&_heap, largest, most))
+    return (_heap.chunks, _heap.bytes, bool(_heap.capped))
+
+
+def heap_release():
+    """Give all of them back."""
+    ff_heap_release(&_heap)
+
+
+def pools_drain(size_t most):
+    """Hold free blocks of pymalloc's pools, at most `most` bytes; (blocks, bytes, capped), or None without pymalloc."""
+    if ff_py_pools_drain(&_pools, most) < 0:
+        return None
+    return (_pools.blocks, _pools.bytes, bool(_pools.capped))
+
+
+def pools_release():
+    """Give all of them back."""
+    ff_py_pools_release(&_pools)
+
+
+def collapse(int share, int64_t fewest):
+    """((ranges, already, shared, sparse), (collapsed, failed, added pages, errno)): see ff_huge_collapse."""
+    cdef ff_huge found
+    cdef ff_huge_made made
+    cdef int rc
+    with nogil:
+        rc = ff_huge_collapse(share, fewest, &found, &made)
+    check(rc, proc_path(0))
+    return (
+        (found.ranges, found.already, found.shared, found.sparse),
+        (made.collapsed, made.failed, made.added, made.first_error),
+    )
+
+
+def merge_set(bint merge):
+    """Let the kernel merge pages of this process that are alike, or no longer."""
+    check(ff_merge_set(merge))
+
+
+def merge_get():
+    """Whether it may."""
+    return bool(check(ff_merge_get()))

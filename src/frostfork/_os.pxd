@@ -64,3 +64,37 @@ cdef extern from "os/baseline.h" nogil:
     void ff_baseline_info(const ff_baseline *baseline, ff_baseline_info_t *out)
     int ff_baseline_compare(const ff_baseline *baseline, ff_comparison *out)
     void ff_baseline_fini(ff_baseline *baseline)
+
+
+cdef extern from "os/heap.h" nogil:
+    enum: FF_HEAP_NAME
+
+    struct ff_heap:
+        size_t chunks
+        size_t bytes
+        bint capped
+
+    int ff_heap_allocator(char *name)
+    int ff_heap_drain(ff_heap *heap, size_t largest, size_t most)
+    void ff_heap_release(ff_heap *heap)
+
+
+cdef extern from "os/huge.h" nogil:
+    struct ff_huge:
+        int64_t ranges
+        int64_t already
+        int64_t shared
+        int64_t sparse
+
+    struct ff_huge_made:
+        int64_t collapsed
+        int64_t failed
+        int64_t added
+        int first_error
+
+    int ff_huge_collapse(int share, int64_t fewest, ff_huge *found, ff_huge_made *made)
+
+
+cdef extern from "os/merge.h" nogil:
+    int ff_merge_set(bint merge)
+    int ff_merge_get()

@@ -34,3 +34,13 @@ cdef extern from "py/hot.h":
     list ff_hot_stop()
     list ff_hot_functions(dict wanted)
     int ff_hot_set_code(object function, object code) except -1
+
+
+cdef extern from "py/pools.h":
+    struct ff_py_pools:
+        size_t blocks
+        size_t bytes
+        bint capped
+
+    int ff_py_pools_drain(ff_py_pools *pools, size_t most)
+    void ff_py_pools_release(ff_py_pools *pools)
