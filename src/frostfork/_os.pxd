@@ -64,3 +64,18 @@ cdef extern from "os/baseline.h" nogil:
     void ff_baseline_info(const ff_baseline *baseline, ff_baseline_info_t *out)
     int ff_baseline_compare(const ff_baseline *baseline, ff_comparison *out)
     void ff_baseline_fini(ff_baseline *baseline)
+
+
+cdef extern from "os/witness.h" nogil:
+    struct ff_witness:
+        pid_t owner
+        pid_t pid
+
+    struct ff_witness_findings:
+        size_t pages
+        size_t page_size
+        ff_comparison sums
+
+    int ff_witness_start(ff_witness *witness)
+    int ff_witness_finish(ff_witness *witness, ff_witness_findings *out)
+    void ff_witness_fini(ff_witness *witness)

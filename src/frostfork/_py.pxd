@@ -3,7 +3,7 @@
 
 from posix.types cimport pid_t
 
-from frostfork._os cimport ff_baseline
+from frostfork._os cimport ff_baseline, ff_witness_findings
 
 
 cdef extern from "py/fork.h":
@@ -33,3 +33,7 @@ cdef extern from "py/hot.h":
     list ff_hot_stop()
     list ff_hot_functions(dict wanted)
     int ff_hot_set_code(object function, object code) except -1
+
+
+cdef extern from "py/blame.h":
+    object ff_blame_judge(const ff_witness_findings *findings, object tracked, Py_ssize_t frozen)
