@@ -20,7 +20,12 @@ class WitnessHandle:
     def finish(
         self,
     ) -> tuple[
-        tuple[tuple[int, int, int, int], ...], list[tuple[int, type | str, int, int]], bool, int, int
+        tuple[tuple[int, int, int, int], ...],
+        list[tuple[int, type | str, int, int]],
+        bool,
+        tuple[int, ...],
+        int,
+        int,
     ]: ...
     def close(self) -> None: ...
 

@@ -158,7 +158,9 @@ cdef class WitnessHandle:
         return self.witness.pid
 
     def finish(self):
-        """(causes, owners, complete, dropped, new): see csrc/py/blame.h; pages for the last two.
+        """(causes, owners, complete, kinds, dropped, new); the first three as in csrc/py/blame.h, pages for the others.
+
+        kinds has the unshared pages for each of KINDS.
 
         OSError with ESRCH when the witness was killed, or belongs to another process.
         """
@@ -173,12 +175,14 @@ cdef class WitnessHandle:
             causes, owners, complete = ff_blame_judge(&found, _get_objects(), _get_freeze_count())
             dropped = found.sums.unmapped
             fresh = 0
+            kinds = []
             for i in range(FF_KINDS):
+                kinds.append(found.sums.by_kind[i].unshared)
                 dropped += found.sums.by_kind[i].dropped
                 fresh += found.sums.by_kind[i].fresh
         finally:
             ff_witness_fini(&self.witness)
-        return (causes, owners, complete, dropped, fresh)
+        return (causes, owners, complete, tuple(kinds), dropped, fresh)
 
     def close(self):
         """End the witness without a verdict."""
