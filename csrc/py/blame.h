@@ -14,7 +14,7 @@ enum ff_cause {
   FF_CAUSE_COLLECTOR,  // collector headers
   FF_CAUSE_CODE,       // inline caches and counters of code objects
   FF_CAUSE_TYPE,       // bodies of types
-  FF_CAUSE_TABLE,      // tables of dicts, sets and lists
+  FF_CAUSE_TABLE,      // tables of dicts, sets and lists, buffers of bytearrays
   FF_CAUSE_OBJECT,     // bodies of other objects
   FF_CAUSE_NEW,        // objects and tables that were not there at the start: put into free memory of a shared page
   FF_CAUSE_ALLOCATOR,  // free blocks and pool headers of pymalloc

@@ -16,7 +16,7 @@ enum ff_span_kind {
   FF_SPAN_OBJECT,
   FF_SPAN_CODE,
   FF_SPAN_TYPE,
-  FF_SPAN_TABLE,  // memory that a dict, set or list owns
+  FF_SPAN_TABLE,  // memory that a dict, set, list or bytearray owns
   FF_SPAN_STACK,  // frames of Python functions, thread states
 };
 

@@ -32,7 +32,7 @@ CAUSES = {
     "collector headers": "written by runs of the garbage collector",
     "code": "inline caches and counters of functions that ran",
     "types": "bodies of types: caches, versions, subclasses",
-    "tables": "tables of dicts, sets and lists that changed",
+    "tables": "what dicts, sets, lists and bytearrays hold",
     "object bodies": "fields of other objects",
     "new objects": "put into free memory of pages that were shared",
     "allocator": "free blocks and pool headers of Python's allocator",
