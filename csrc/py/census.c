@@ -24,7 +24,14 @@
 
 #include "py/walk.h"
 
-enum { FIRST = 1 << 14, HEADER = 16 };
+enum { FIRST = 1 << 14 };
+
+// The collector's header; free-threaded builds have none, nor lists of objects.
+#ifdef Py_GIL_DISABLED
+enum { HEADER = 0 };
+#else
+enum { HEADER = 16 };
+#endif
 
 size_t ff_census_page(const struct ff_witness_findings *pages, uintptr_t address) {
   size_t low = 0, high = pages->pages;
@@ -71,10 +78,10 @@ static void add_table(struct ff_census *census, PyObject *owner, const void *fie
 #if PY_VERSION_HEX >= 0x030B0000
 struct keys {
   Py_ssize_t references;
-#ifdef Py_GIL_DISABLED
-  void *unknown;
-#endif
   uint8_t log2_size, log2_index_bytes, kind;
+#ifdef Py_GIL_DISABLED
+  uint8_t mutex;
+#endif
   uint32_t version;
   Py_ssize_t usable, entries;
 };
@@ -234,7 +241,7 @@ static Py_ssize_t count_ring(PyObject *from, Py_ssize_t most) {
   Py_ssize_t objects = 1, heads = 0;
   for (uintptr_t at = next_header(first); at != first; at = next_header(at)) {
     if (at == 0 || objects > most) return -1;
-    if (((PyObject *)(at + HEADER))->ob_refcnt == 0)
+    if (Py_REFCNT((PyObject *)(at + HEADER)) == 0)
       heads++;
     else
       objects++;
@@ -248,7 +255,7 @@ static bool walk_frozen(struct ff_walk *walk, PyObject *from, Py_ssize_t frozen)
   uintptr_t first = (uintptr_t)from - HEADER;
   for (uintptr_t at = next_header(first); at != first; at = next_header(at)) {
     PyObject *object = (PyObject *)(at + HEADER);
-    if (object->ob_refcnt != 0) ff_walk_from(walk, object);
+    if (Py_REFCNT(object) != 0) ff_walk_from(walk, object);
   }
   return true;
 }

@@ -231,10 +231,9 @@ class blame:  # noqa: N801 - used like a function: `with blame() as report:`
 def _name(key: type | str) -> str:
     if isinstance(key, str):
         return key or "the program"
-    # Through type's own getset: a metaclass may answer for __module__ with code of its own.
-    module = key.__dict__.get("__module__", "builtins")
-    qualified = f"{module}." if isinstance(module, str) and module != "builtins" else ""
-    return f"{qualified}{type.__dict__['__qualname__'].__get__(key)}"
+    # type's own way to the names: a metaclass may answer for them with code of its own.
+    module, name = (type.__dict__[each].__get__(key) for each in ("__module__", "__qualname__"))
+    return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else name
 
 
 def _by_bytes(owners: Iterable[Owner]) -> list[Owner]:

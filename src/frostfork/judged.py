@@ -37,6 +37,8 @@ class _Child:
         self._journal = journal
         self._judge: blame | None = None
         self._pid = 0
+        self._finishing = False
+        self._late = 0  # a signal that came while the report was made
 
     def start(self) -> None:
         """First thing in a child. A blame that its parent had is the parent's."""
@@ -58,10 +60,14 @@ class _Child:
         judge, self._judge = self._judge, None
         if judge is None or self._pid != os.getpid():
             return
+        self._finishing = True
         try:
             self._write("verdict", judge.finish().to_json().decode())
         except (OSError, ObservationError) as error:
             self._write("blind", str(error))
+        self._finishing = False
+        if self._late:
+            self._terminate(self._late, None)
 
     def _write(self, word: str, field: str) -> None:
         try:
@@ -70,6 +76,9 @@ class _Child:
             pass  # the program closed it
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
+        if self._finishing:
+            self._late = number
+            return
         self.finish()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -115,7 +124,8 @@ def run(kind: str, target: str, arguments: list[str]) -> None:
     elif os.path.isdir(target) or target.endswith((".zip", ".pyz", ".egg")):
         import runpy
 
-        runpy.run_path(target, run_name="__main__")
+        sys.path[0] = os.path.abspath(target)
+        runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
     else:
         import io
 

@@ -182,17 +182,17 @@ def test_what_is_freed_is_the_allocators() -> None:
     assert report.causes["allocator"].pages > pages_of(numbers) * 0.9
 
 
-class Marked:
-    mark = 0
+def test_types_are_named_with_their_module() -> None:
+    types = [type(f"Marked{i}", (), {"__module__": "some.module", "mark": 0}) for i in range(300)]
 
-
-def test_a_type_is_named_with_its_module() -> None:
     def change() -> None:
-        for i in range(10):
-            Marked.mark = i
+        for kind in types:
+            kind.mark = 1  # type: ignore[attr-defined]  # takes its version away
+            kind().mark  # gives it one  # noqa: B018
 
     names = {owner.name for owner in blamed(change).owners if owner.cause == "types"}
-    assert f"{__name__}.Marked" in names
+    # Some lie on pages that the child had already copied when the blame began.
+    assert len(names & {f"some.module.Marked{i}" for i in range(300)}) > 200
 
 
 def test_pages_that_the_parent_writes_are_not_the_childs() -> None:
