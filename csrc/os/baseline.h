@@ -58,8 +58,8 @@ int ff_baseline_compare(const struct ff_baseline *baseline, struct ff_comparison
 // Called with the address of each unshared page, upwards; a negative errno ends the walk.
 typedef int ff_baseline_each(void *argument, uint64_t address, enum ff_kind kind);
 
-// Compares along a pagemap that the caller opened and closes. all_shared: every page of the baseline was shared, whatever
-// it says. `each` may be NULL.
+// Compares along a pagemap that the caller opened and closes. all_shared: every page of the baseline was shared,
+// whatever it says. `each` may be NULL.
 int ff_baseline_walk(const struct ff_baseline *baseline, struct ff_pagemap *pagemap, bool all_shared,
                      ff_baseline_each *each, void *argument, struct ff_comparison *out);
 

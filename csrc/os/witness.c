@@ -25,8 +25,9 @@
 // It ends when its owner does. PR_SET_PDEATHSIG tells it, but also when merely the thread that started it ends: so it
 // looks at its parent's pid and goes on if that is still the owner.
 //
-// What it cannot do: outlive SIGKILL to its process group; follow its owner through execve, where it keeps the old memory
-// until the owner ends; keep pages that a fork does not pass on (MADV_DONTFORK, MADV_WIPEONFORK): their bytes are unknown.
+// What it cannot do: outlive SIGKILL to its process group; follow its owner through execve, where it keeps the old
+// memory until the owner ends; keep pages that a fork does not pass on (MADV_DONTFORK, MADV_WIPEONFORK): their bytes
+// are unknown.
 
 #include "os/witness.h"
 
@@ -136,8 +137,7 @@ static int witness_main(void *argument) {
   while (getppid() == memory->owner) {
     if (sigwaitinfo(&awaited, NULL) != CALL || getppid() != memory->owner) continue;
     if (memory->error == 0) {
-      memory->error =
-          ff_baseline_walk(&memory->baseline, &memory->pagemap, false, note_page, memory, &memory->sums);
+      memory->error = ff_baseline_walk(&memory->baseline, &memory->pagemap, false, note_page, memory, &memory->sums);
     }
     return 0;  // clone(3) ends the process with it, and runs no exit handler
   }

@@ -23,8 +23,8 @@ struct ff_witness {
 // One page that was shared at the start and has been copied since. Bit n of `changed` is byte n of the page.
 struct ff_witness_page {
   uint64_t address;
-  uint32_t kind;   // enum ff_kind of its mapping
-  int32_t bytes;   // how many differ; -1 where the original is not known
+  uint32_t kind;  // enum ff_kind of its mapping
+  int32_t bytes;  // how many differ; -1 where the original is not known
   uint64_t changed[];
 };
 

@@ -2,14 +2,14 @@
 //
 // From changed bytes to causes.
 //
-// Each changed word is looked up in the census of objects; what is of no object, in the pools of pymalloc and in the data
-// segments of the loaded libraries. A word of an object whose type pointer changed too is not the object's doing: the
-// object was put there after the start, in memory that was free. The same goes for a table whose owner's pointer to it
-// changed.
+// Each changed word is looked up in the census of objects; what is of no object, in the pools of pymalloc and in the
+// data segments of the loaded libraries. A word of an object whose type pointer changed too is not the object's doing:
+// the object was put there after the start, in memory that was free. The same goes for a table whose owner's pointer to
+// it changed.
 //
 // What it cannot tell: an object that died and one of the same type that took its place; the two have the same type
-// pointer, and count as one object that changed. And why a page without a changed byte was written: nearly always, reference
-// counts went up and down again.
+// pointer, and count as one object that changed. And why a page without a changed byte was written: nearly always,
+// reference counts went up and down again.
 
 #include "py/blame.h"
 
@@ -154,7 +154,8 @@ static bool judge_unreached(struct judge *judge, uintptr_t block, uintptr_t addr
     const uintptr_t *head = (const uintptr_t *)(pool->bytes + (object - pool->start));
     if (head[0] == 0 || !ff_census_is_type(&judge->census, head[1])) continue;
     PyTypeObject *type = (PyTypeObject *)head[1];
-    struct ff_span span = {block, block + pool->block_size, (PyObject *)object, object + 8, FF_SPAN_OBJECT, object > block};
+    struct ff_span span = {block,      block + pool->block_size, (PyObject *)object,
+                           object + 8, FF_SPAN_OBJECT,           object > block};
     if (type == &PyCode_Type) span.kind = FF_SPAN_CODE;
     *verdict = judge_span(judge, &span, address);
     if (verdict->cause == FF_CAUSE_CODE) *verdict = of_type(FF_CAUSE_CODE, type);
@@ -242,9 +243,9 @@ static PyObject *owners_list(const struct judge *judge) {
     } else {
       key = PyUnicode_DecodeFSDefault(owner->key);
     }
-    PyObject *entry = key == NULL ? NULL
-                                  : Py_BuildValue("(iNLL)", (int)owner->cause, key, (long long)owner->pages,
-                                                  (long long)owner->bytes);
+    PyObject *entry =
+        key == NULL ? NULL
+                    : Py_BuildValue("(iNLL)", (int)owner->cause, key, (long long)owner->pages, (long long)owner->bytes);
     if (entry == NULL || PyList_Append(list, entry) < 0) Py_CLEAR(list);
     Py_XDECREF(entry);
   }

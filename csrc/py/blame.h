@@ -29,8 +29,8 @@ enum ff_cause {
 
 // Attributes the findings. Returns a new tuple (causes, owners, complete), or NULL with an exception set:
 //   causes: for each cause (pages, pages that have some of it, pages that have nothing else, changed bytes)
-//   owners: a list of (cause, key, pages, changed bytes), where key is a type, the file name of code, or that of a library
-//   complete: whether all objects could be found
+//   owners: a list of (cause, key, pages, changed bytes), where key is a type, the file name of code, or that of a
+//   library complete: whether all objects could be found
 PyObject *ff_blame_judge(const struct ff_witness_findings *findings, PyObject *tracked, Py_ssize_t frozen);
 
 #endif

@@ -3,17 +3,17 @@
 // The census of the objects on some pages.
 //
 // Whoever wants to say what was written at an address must know what lives there. Nothing in CPython answers that, so
-// all live objects are walked and those on the pages in question are kept, with the tables that dicts, sets and lists have
-// elsewhere. Every object that is not reached by the walk is either a leaf that only C code refers to, or garbage.
+// all live objects are walked and those on the pages in question are kept, with the tables that dicts, sets and lists
+// have elsewhere. Every object that is not reached by the walk is either a leaf that only C code refers to, or garbage.
 //
 // The collector's lists are the roots. gc.get_objects() leaves out the frozen ones, and so does
-// PyUnstable_GC_VisitObjects before 3.13; gc.unfreeze() would change what the judged process does next. So the ring of the
-// frozen objects is followed by hand from one of them: each object's header holds the address of the next one's. One
-// node of the ring is not an object but the list's head, behind which two zeros stand where an object has its reference
-// count (struct gc_generation: threshold and count, never set for the permanent generation).
+// PyUnstable_GC_VisitObjects before 3.13; gc.unfreeze() would change what the judged process does next. So the ring of
+// the frozen objects is followed by hand from one of them: each object's header holds the address of the next one's.
+// One node of the ring is not an object but the list's head, behind which two zeros stand where an object has its
+// reference count (struct gc_generation: threshold and count, never set for the permanent generation).
 //
-// Sizes need not be exact for small objects: the caller knows the blocks of pymalloc. Layouts that the public headers do not
-// show (dict keys) are written down here from the sources of 3.10 to 3.13.
+// Sizes need not be exact for small objects: the caller knows the blocks of pymalloc. Layouts that the public headers
+// do not show (dict keys) are written down here from the sources of 3.10 to 3.13.
 
 #include "py/census.h"
 

@@ -44,8 +44,9 @@ struct ff_census {
   int error;
 };
 
-// Lists what lies on the given pages: all that the objects of the list `tracked` (gc.get_objects()) and the modules reach,
-// and all frozen objects, of which there are `frozen` (gc.get_freeze_count()). Creates no object. Returns 0 or -ENOMEM.
+// Lists what lies on the given pages: all that the objects of the list `tracked` (gc.get_objects()) and the modules
+// reach, and all frozen objects, of which there are `frozen` (gc.get_freeze_count()). Creates no object. Returns 0 or
+// -ENOMEM.
 int ff_census_init(struct ff_census *census, const struct ff_witness_findings *pages, PyObject *tracked,
                    Py_ssize_t frozen);
 

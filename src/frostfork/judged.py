@@ -5,7 +5,8 @@ It is what `frostfork blame` starts, in an interpreter of the program's own: thi
 the program's memory has beside its own. FD is a journal's; KIND is "script", "-m" or "-c".
 
 A child is judged from its fork to its end: os._exit, the end of the interpreter, execve, or SIGTERM where the program
-leaves that to the kernel (multiprocessing ends the workers of a pool so). A child that is killed otherwise gives no report.
+leaves that to the kernel (multiprocessing ends the workers of a pool so). A child that is killed otherwise gives no
+report.
 """
 
 from __future__ import annotations

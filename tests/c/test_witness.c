@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The witness against ground truth: a child changes known bytes, and the findings are exact to the byte, as root and as an
-// ordinary user; nobody but its owner meets the witness, and it never outlives it.
+// The witness against ground truth: a child changes known bytes, and the findings are exact to the byte, as root and as
+// an ordinary user; nobody but its owner meets the witness, and it never outlives it.
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -53,10 +53,10 @@ static void exact(void *undumpable) {
   // The check happens when a file of /proc is opened, not when it is read.
   if (undumpable != NULL) prctl(PR_SET_DUMPABLE, 0);
 
-  for (size_t i = 0; i < 100; i++) memory[i * PAGE + 7]++;         // 100 pages, a byte each
-  memset(memory + 200 * PAGE, 'x', 2 * PAGE);                      // two pages whole
+  for (size_t i = 0; i < 100; i++) memory[i * PAGE + 7]++;                    // 100 pages, a byte each
+  memset(memory + 200 * PAGE, 'x', 2 * PAGE);                                 // two pages whole
   for (size_t i = 300; i < 350; i++) memory[i * PAGE]++, memory[i * PAGE]--;  // 50 pages and no byte
-  memory[400 * PAGE + 4095] ^= 1;                                  // the last byte of a page
+  memory[400 * PAGE + 4095] ^= 1;                                             // the last byte of a page
   memory[1100 * PAGE] = 2;
   CHECK_EQUAL(ff_witness_finish(&witness, &findings), 0);
   sum(&findings, &pages, &unchanged, &bytes);

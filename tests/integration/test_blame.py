@@ -62,7 +62,9 @@ def test_objects_that_are_only_read_leave_unchanged_pages() -> None:
     report = blamed(read)
     pages = pages_of(numbers)
     assert pages > 200
-    assert pages * 0.95 < report.causes["unchanged"].pages - idle.causes["unchanged"].pages < pages * 1.05 + 20
+    assert (
+        pages * 0.95 < report.causes["unchanged"].pages - idle.causes["unchanged"].pages < pages * 1.05 + 20
+    )
 
 
 def test_references_that_are_kept_are_reference_counts() -> None:
@@ -122,7 +124,7 @@ def test_a_collection_writes_headers_unless_the_child_froze() -> None:
     gc.disable()
     try:
         # Tuples of numbers leave the collector's lists in the first collection that meets them.
-        pairs = [tuple([i, i]) for i in range(20_000)]
+        pairs = [(i, i) for i in range(20_000)]
         collected = blamed(gc.collect, lambda: frostfork.fork(freeze=False))
         frozen = blamed(gc.collect, frostfork.fork)
     finally:

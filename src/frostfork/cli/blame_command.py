@@ -71,7 +71,7 @@ def _run(program: Program, output_to_stderr: bool) -> _Outcome:
 def _wait(process: subprocess.Popen[bytes]) -> int:
     """The program's exit code; 128 and the signal's number for one that a signal ended, as a shell says it."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def pass_on(number: int, _: FrameType | None) -> None:
         process.send_signal(number)
 
     # Ctrl-C reaches the program from the terminal; whoever asks this process to end means the program.
@@ -151,8 +151,8 @@ def _show(outcome: _Outcome, top: int) -> None:
         console.print()
         console.print(owners)
     console.print(
-        "\n[dim]pages: each once, under the cause of most of its changed bytes. alone: pages that would still be shared "
-        "without\nthis cause. What it means and what removes it: docs/blame.md[/dim]",
+        "\n[dim]pages: each once, under the cause of most of its changed bytes. alone: pages that would still be "
+        "shared without this cause. What removes each: docs/blame.md[/dim]",
         highlight=False,
     )
 
@@ -168,11 +168,12 @@ def _sentences(outcome: _Outcome) -> list[str]:
             f"[bold]{total.processes} of {children} children judged: {total.unshared:,} shared pages copied "
             f"({megabytes:,.1f} MB), {total.changed_bytes:,} bytes changed; the floor is {total.floor:,} pages.[/bold]"
         )
-        found.append(
-            f"{total.new:,} pages beside these are new; {total.dropped:,} pages were given back.")
+        found.append(f"{total.new:,} pages beside these are new; {total.dropped:,} pages were given back.")
     if outcome.silent:
         found.append(f"{outcome.silent} of {children} children gave no report: killed, or still running.")
-    found += [f"{count} of {children} children could not be judged: {why}" for why, count in outcome.blind.items()]
+    found += [
+        f"{count} of {children} children could not be judged: {why}" for why, count in outcome.blind.items()
+    ]
     if not total.complete:
         found.append("Some frozen objects could not be found; what was written in them counts as malloc.")
     return found

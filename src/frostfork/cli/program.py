@@ -69,7 +69,9 @@ def _from_options(interpreter: str, words: list[str]) -> Program:
         if word in ("-X", "-W", "--check-hash-based-pycs") and words:
             value, *words = words
             options.append(value)
-    raise ConfigurationError("An interpreter without a program has no children to judge: name a script, -m or -c.")
+    raise ConfigurationError(
+        "An interpreter without a program has no children to judge: name a script, -m or -c."
+    )
 
 
 def _interpreter_of(path: str) -> str:
