@@ -206,17 +206,19 @@ static size_t rank_of(const struct block *block, size_t page) {
   return rank;
 }
 
-static void compare_page(const struct block *block, size_t page, uint64_t entry, bool all_shared,
+// Returns whether the page is unshared.
+static bool compare_page(const struct block *block, size_t page, uint64_t entry, bool all_shared,
                          struct ff_change *change) {
   bool was = block != NULL && bit(block->anonymous, page), is = is_anonymous(entry);
   if (!was && is) change->fresh++;
   if (was && !is) change->dropped++;
-  if (!was || !is || !(entry & FF_PM_PRESENT) || !(entry & FF_PM_EXCLUSIVE)) return;
-  if (!all_shared && !bit(block->shared, page)) return;
+  if (!was || !is || !(entry & FF_PM_PRESENT) || !(entry & FF_PM_EXCLUSIVE)) return false;
+  if (!all_shared && !bit(block->shared, page)) return false;
   change->unshared++;
   uint64_t now = entry & FF_PM_FRAME_MASK;
   uint64_t then = block->packed_words > 0 ? unpack_frame(block, rank_of(block, page)) : 0;
   if (now != 0 && then != 0 && now != then) change->copied++;
+  return true;
 }
 
 // Pages of the baseline in a hole that the walk passed over: all of them are absent now.
@@ -238,45 +240,52 @@ static int64_t pages_in_hole(struct cursor *cursor, uint64_t start, uint64_t end
   return pages;
 }
 
-int ff_baseline_compare(const struct ff_baseline *baseline, struct ff_comparison *out) {
-  struct ff_pagemap pagemap;
+int ff_baseline_walk(const struct ff_baseline *baseline, struct ff_pagemap *pagemap, bool all_shared,
+                     ff_baseline_each *each, void *argument, struct ff_comparison *out) {
   uint64_t entries[WINDOW];
   memset(entries, 0, sizeof entries);
   const struct ff_baseline_head *head = baseline->memory;
-
-  // Whoever took a baseline of another process compares that process. Whoever took one of itself compares itself; and
-  // so does a child that inherited its parent's, to which all pages of the baseline came shared.
-  const bool own = head->owner == head->taker;
-  const bool inherited = own && getpid() != head->owner;
-  int rc = ff_pagemap_init(&pagemap, own ? 0 : head->owner, true);
-  if (rc < 0) return rc;
-
   struct ff_comparison found = {0};
   struct cursor cursor = {(const char *)(head + 1), (const char *)head + head->used};
-  const uint64_t window_bytes = WINDOW * pagemap.page_size;
+  const uint64_t window_bytes = WINDOW * pagemap->page_size;
   int64_t accounted = 0;  // pages of the baseline that some mapping of now covers
   bool frames_now = false;
   struct ff_run run;
-  while ((rc = ff_pagemap_next(&pagemap, true, entries, WINDOW, &run)) > 0) {
+  int rc;
+  while ((rc = ff_pagemap_next(pagemap, true, entries, WINDOW, &run)) > 0) {
     struct ff_change *change = &found.by_kind[run.kind];
     if (run.hole < run.start) {
-      int64_t pages = pages_in_hole(&cursor, run.hole, run.start, pagemap.page_size);
+      int64_t pages = pages_in_hole(&cursor, run.hole, run.start, pagemap->page_size);
       change->dropped += pages;
       accounted += pages;
     }
     uint64_t window = run.start & ~(window_bytes - 1);
     const struct block *block = block_at(&cursor, window);
-    size_t first = (size_t)((run.start - window) / pagemap.page_size);
+    size_t first = (size_t)((run.start - window) / pagemap->page_size);
     for (size_t i = 0; i < run.pages; i++) {
       accounted += block != NULL && bit(block->anonymous, first + i);
       frames_now |= (entries[i] & FF_PM_PRESENT) && (entries[i] & FF_PM_FRAME_MASK);
-      compare_page(block, first + i, entries[i], inherited, change);
+      if (!compare_page(block, first + i, entries[i], all_shared, change) || each == NULL) continue;
+      if ((rc = each(argument, run.start + i * pagemap->page_size, run.kind)) < 0) return rc;
     }
   }
-  ff_pagemap_fini(&pagemap);
   if (rc < 0) return rc;
   found.unmapped = head->anonymous - accounted;
   found.frames = head->frames && frames_now;
   *out = found;
   return 0;
+}
+
+int ff_baseline_compare(const struct ff_baseline *baseline, struct ff_comparison *out) {
+  // Whoever took a baseline of another process compares that process. Whoever took one of itself compares itself; and
+  // so does a child that inherited its parent's, to which all pages of the baseline came shared.
+  struct ff_pagemap pagemap;
+  const struct ff_baseline_head *head = baseline->memory;
+  const bool own = head->owner == head->taker;
+  const bool inherited = own && getpid() != head->owner;
+  int rc = ff_pagemap_init(&pagemap, own ? 0 : head->owner, true);
+  if (rc < 0) return rc;
+  rc = ff_baseline_walk(baseline, &pagemap, inherited, NULL, NULL, out);
+  ff_pagemap_fini(&pagemap);
+  return rc;
 }

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "os/maps.h"
+#include "os/pagemap.h"
 
 // Caller-owned handle. The pages themselves are in `memory`, which is shared memory: it is not part of what it
 // measures, and a child reads its parent's without copying it.
@@ -53,6 +54,14 @@ void ff_baseline_info(const struct ff_baseline *baseline, struct ff_baseline_inf
 
 // Compares the baseline's process, or the calling process when that is a child of it, with the baseline.
 int ff_baseline_compare(const struct ff_baseline *baseline, struct ff_comparison *out);
+
+// Called with the address of each unshared page, upwards; a negative errno ends the walk.
+typedef int ff_baseline_each(void *argument, uint64_t address, enum ff_kind kind);
+
+// Compares along a pagemap that the caller opened and closes. all_shared: every page of the baseline was shared,
+// whatever it says. `each` may be NULL.
+int ff_baseline_walk(const struct ff_baseline *baseline, struct ff_pagemap *pagemap, bool all_shared,
+                     ff_baseline_each *each, void *argument, struct ff_comparison *out);
 
 void ff_baseline_fini(struct ff_baseline *baseline);
 

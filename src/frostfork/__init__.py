@@ -3,6 +3,7 @@
 
 from typing import TYPE_CHECKING
 
+from frostfork.blame import BlameReport, blame
 from frostfork.errors import (
     BaselineError,
     ConfigurationError,
@@ -28,6 +29,7 @@ __all__ = [
     "PAGE_SIZE",
     "Baseline",
     "BaselineError",
+    "BlameReport",
     "Change",
     "ConfigurationError",
     "CopyReport",
@@ -50,6 +52,7 @@ __all__ = [
     "UnsupportedAirflowError",
     "UnsupportedStepError",
     "WarmupReport",
+    "blame",
     "child_baseline",
     "find_installed",
     "fork",

@@ -34,9 +34,15 @@ from frostfork._os cimport (
     ff_kernel_threads,
     ff_merge_get,
     ff_merge_set,
+    ff_witness,
+    ff_witness_findings,
+    ff_witness_fini,
+    ff_witness_finish,
+    ff_witness_start,
     pid_t,
 )
 from frostfork._py cimport (
+    ff_blame_judge,
     ff_hot_functions,
     ff_hot_set_code,
     ff_hot_start,
@@ -55,6 +61,8 @@ from frostfork._py cimport (
 
 # Bound once: a test that puts a mock in the place of gc.freeze must not change what a fork does.
 cdef object _freeze = gc.freeze
+cdef object _get_objects = gc.get_objects
+cdef object _get_freeze_count = gc.get_freeze_count
 
 # In the order of enum ff_kind.
 KINDS = ("heap", "stack", "anonymous", "file", "shared", "special")
@@ -140,6 +148,59 @@ cdef class BaselineHandle:
             change = found.by_kind[i]
             kinds.append((change.unshared, change.copied, change.fresh, change.dropped))
         return (tuple(kinds), found.unmapped, bool(found.frames))
+
+
+cdef class WitnessHandle:
+    """Owns a witness: a process that keeps this one's pages as they were when start() was called."""
+
+    cdef ff_witness witness
+
+    def __dealloc__(self):
+        ff_witness_fini(&self.witness)
+
+    def start(self):
+        """Begin anew. OSError where /proc refuses."""
+        cdef int rc
+        ff_witness_fini(&self.witness)
+        with nogil:
+            rc = ff_witness_start(&self.witness)
+        check(rc, proc_path(0))
+
+    @property
+    def pid(self):
+        """The witness's process, 0 once it has ended."""
+        return self.witness.pid
+
+    def finish(self):
+        """(causes, owners, complete, kinds, dropped, new); the first three as in csrc/py/blame.h, pages for the others.
+
+        kinds has the unshared pages for each of KINDS.
+
+        OSError with ESRCH when the witness was killed, or belongs to another process.
+        """
+        cdef ff_witness_findings found
+        cdef int rc
+        cdef int64_t dropped, fresh
+        with nogil:
+            rc = ff_witness_finish(&self.witness, &found)
+        try:
+            check(rc)
+            # From here on the pages may be written again: what is judged is written down.
+            causes, owners, complete = ff_blame_judge(&found, _get_objects(), _get_freeze_count())
+            dropped = found.sums.unmapped
+            fresh = 0
+            kinds = []
+            for i in range(FF_KINDS):
+                kinds.append(found.sums.by_kind[i].unshared)
+                dropped += found.sums.by_kind[i].dropped
+                fresh += found.sums.by_kind[i].fresh
+        finally:
+            ff_witness_fini(&self.witness)
+        return (causes, owners, complete, tuple(kinds), dropped, fresh)
+
+    def close(self):
+        """End the witness without a verdict."""
+        ff_witness_fini(&self.witness)
 
 
 def fork(bint freeze=True, BaselineHandle baseline=None):

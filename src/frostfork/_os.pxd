@@ -98,3 +98,18 @@ cdef extern from "os/huge.h" nogil:
 cdef extern from "os/merge.h" nogil:
     int ff_merge_set(bint merge)
     int ff_merge_get()
+
+
+cdef extern from "os/witness.h" nogil:
+    struct ff_witness:
+        pid_t owner
+        pid_t pid
+
+    struct ff_witness_findings:
+        size_t pages
+        size_t page_size
+        ff_comparison sums
+
+    int ff_witness_start(ff_witness *witness)
+    int ff_witness_finish(ff_witness *witness, ff_witness_findings *out)
+    void ff_witness_fini(ff_witness *witness)

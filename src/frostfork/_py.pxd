@@ -3,7 +3,7 @@
 
 from posix.types cimport pid_t
 
-from frostfork._os cimport ff_baseline
+from frostfork._os cimport ff_baseline, ff_witness_findings
 
 
 cdef extern from "py/fork.h":
@@ -44,3 +44,7 @@ cdef extern from "py/pools.h":
 
     int ff_py_pools_drain(ff_py_pools *pools, size_t most)
     void ff_py_pools_release(ff_py_pools *pools)
+
+
+cdef extern from "py/blame.h":
+    object ff_blame_judge(const ff_witness_findings *findings, object tracked, Py_ssize_t frozen)

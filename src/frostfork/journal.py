@@ -27,8 +27,9 @@ class Journal:
 
     __slots__ = ("_fd", "_file", "_pid")
 
-    def __init__(self) -> None:
-        self._fd = _memory_file()
+    def __init__(self, fd: int | None = None) -> None:
+        """A new journal, or the one of another process that is open here as `fd`."""
+        self._fd = _memory_file() if fd is None else fd
         self._file = _identity(self._fd)
         self._pid = os.getpid()
 

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blame against ground truth: children that write known things into memory that they share."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+import frostfork
+from frostfork import PAGE_SIZE, BlameReport, ObservationError
+from tests.conftest import open_descriptors
+from tests.integration.forking import run_child
+
+
+def blamed(action: Callable[[], object], fork: Callable[[], int] = frostfork.fork) -> BlameReport:
+    """The report of a child that does this and nothing else."""
+
+    def judge() -> str:
+        with frostfork.blame() as report:
+            action()
+        return report.to_json().decode()
+
+    return BlameReport.from_json(run_child(judge, fork))
+
+
+def pages_of(objects: Iterable[object]) -> int:
+    return len({id(item) // PAGE_SIZE for item in objects})
+
+
+def owned(report: BlameReport, cause: str, name: str) -> tuple[int, int]:
+    """(pages, bytes) of one owner."""
+    return next(((o.pages, o.bytes) for o in report.owners if (o.cause, o.name) == (cause, name)), (0, 0))
+
+
+def test_each_page_counts_once_and_the_floor_follows_from_the_bytes() -> None:
+    report = blamed(lambda: [str(i) for i in range(1000)])
+    assert report.processes == 1
+    assert report.complete
+    assert report.unshared == sum(report.by_kind.values()) > 0
+    assert report.changed_bytes > 0
+    assert report.floor == -(-report.changed_bytes // PAGE_SIZE)
+    assert all(share.alone <= share.pages <= share.touched for share in report.causes.values())
+
+
+def test_objects_that_are_only_read_leave_unchanged_pages() -> None:
+    numbers = [i + 0.5 for i in range(50_000)]
+
+    def read() -> None:
+        for _ in numbers:
+            pass
+
+    idle = blamed(lambda: None)
+    report = blamed(read)
+    pages = pages_of(numbers)
+    assert pages > 200
+    assert (
+        pages * 0.95 < report.causes["unchanged"].pages - idle.causes["unchanged"].pages < pages * 1.05 + 20
+    )
+
+
+def test_references_that_are_kept_are_reference_counts() -> None:
+    numbers = [i + 0.5 for i in range(50_000)]
+    kept: list[float] = []
+    report = blamed(lambda: kept.extend(numbers))
+    pages, changed = owned(report, "reference counts", "float")
+    # From 1 to 2: one byte each. A page or two of them the child had already copied when the blame began.
+    assert 49_500 <= changed <= 51_000
+    assert pages >= pages_of(numbers) - 4
+    assert report.causes["reference counts"].alone >= pages_of(numbers) * 0.95
+
+
+def test_bytes_of_a_bytearray_are_counted_to_the_byte() -> None:
+    buffer = bytearray(3_000_000)
+
+    def write() -> None:
+        for i in range(0, len(buffer), 3):
+            buffer[i] = 255
+
+    pages, changed = owned(blamed(write), "tables", "bytearray")
+    assert changed == 1_000_000
+    assert pages == 733
+
+
+def test_small_buffers_are_told_from_each_other() -> None:
+    buffers = [bytearray(100) for _ in range(5000)]
+
+    def write() -> None:
+        for buffer in buffers:
+            buffer[::2] = b"x" * 50
+
+    # Some lie on pages that the child had already copied when the blame began.
+    pages, changed = owned(blamed(write), "tables", "bytearray")
+    assert 240_000 <= changed <= 250_000
+    assert pages >= 5000 * 100 / PAGE_SIZE
+
+
+def test_bytes_of_a_mapping_are_counted_to_the_byte() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.truncate(100 * PAGE_SIZE)
+        memory = mmap.mmap(file.fileno(), 100 * PAGE_SIZE, flags=mmap.MAP_PRIVATE)
+    memory.write(b"x" * len(memory))
+
+    def write() -> None:
+        memory[0] = ord("y")
+        memory[10 * PAGE_SIZE : 12 * PAGE_SIZE] = b"y" * 2 * PAGE_SIZE
+        memory[20 * PAGE_SIZE] = ord("x")  # what was there already: the page is copied, and no byte changes
+
+    share = blamed(write).causes["other mappings"]
+    memory.close()
+    assert share == (3, 3, 3, 1 + 2 * PAGE_SIZE)
+
+
+def test_a_collection_writes_headers_unless_the_child_froze() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        # Tuples of numbers leave the collector's lists in the first collection that meets them.
+        pairs = [(i, i) for i in range(20_000)]
+        collected = blamed(gc.collect, lambda: frostfork.fork(freeze=False))
+        frozen = blamed(gc.collect, frostfork.fork)
+    finally:
+        gc.enable()
+    pages, changed = owned(collected, "collector headers", "tuple")
+    assert changed >= 20_000 * 8  # two pointers each become zero
+    assert pages >= pages_of(pairs) * 0.95
+    assert owned(frozen, "collector headers", "tuple")[1] < 1000
+    assert frozen.complete  # frozen objects are none of gc.get_objects()
+
+
+def test_functions_that_run_for_the_first_time_write_their_code() -> None:
+    body = "\n".join(f"    a.real; b = a + {i}; a = b - {i}; len('x'); int" for i in range(20))
+    source = "\n".join(f"def f{i}(a):\n{body}\n" for i in range(60))
+    cold: dict[str, Any] = {}
+    exec(compile(source, "/nowhere/cold.py", "exec"), cold)
+    functions = [cold[f"f{i}"] for i in range(60)]
+
+    def run() -> None:
+        for function in functions:
+            for _ in range(1100):  # 3.10 begins at 1,024
+                function(5)
+
+    pages, changed = owned(blamed(run), "code", "/nowhere/cold.py")
+    assert changed > 60 * 20
+    assert pages >= 60 * 20 * 8 / PAGE_SIZE
+    assert owned(blamed(lambda: None), "code", "/nowhere/cold.py") == (0, 0)
+
+
+def test_values_of_a_dict_are_its_table() -> None:
+    mapping: dict[int, object] = dict.fromkeys(range(10_000), "before")
+
+    def change() -> None:
+        for key in mapping:
+            mapping[key] = True
+
+    pages, changed = owned(blamed(change), "tables", "dict")
+    assert changed >= 10_000 * 2
+    assert pages >= 10_000 * 24 / PAGE_SIZE
+
+
+def test_what_is_made_in_the_childs_time_is_new() -> None:
+    holes = [i + 0.5 for i in range(40_000)]
+    del holes[::2]  # a complex number takes a block of the same size
+    kept: list[complex] = []
+    report = blamed(lambda: kept.extend(complex(i, 0.5) for i in range(10_000)))
+    pages, changed = owned(report, "new objects", "complex")
+    assert changed > 10_000 * 8
+    assert pages > 50
+    assert report.causes["new objects"].alone <= report.causes["new objects"].pages
+
+
+def test_what_is_freed_is_the_allocators() -> None:
+    numbers = [i + 0.5 for i in range(50_000)]
+    report = blamed(numbers.clear)
+    assert report.causes["allocator"].bytes > 50_000
+    assert report.causes["allocator"].pages > pages_of(numbers) * 0.9
+
+
+def test_types_are_named_with_their_module() -> None:
+    types = [type(f"Marked{i}", (), {"__module__": "some.module", "mark": 0}) for i in range(300)]
+
+    def change() -> None:
+        for kind in types:
+            kind.mark = 1  # type: ignore[attr-defined]  # takes its version away
+            kind().mark  # gives it one  # noqa: B018
+
+    names = {owner.name for owner in blamed(change).owners if owner.cause == "types"}
+    # Some lie on pages that the child had already copied when the blame began.
+    assert len(names & {f"some.module.Marked{i}" for i in range(300)}) > 200
+
+
+def test_pages_that_the_parent_writes_are_not_the_childs() -> None:
+    buffer = bytearray(100 * PAGE_SIZE)
+    ready, go = os.pipe(), os.pipe()
+
+    def judge() -> list[int]:
+        with frostfork.blame() as report:
+            os.write(ready[1], b".")
+            os.read(go[0], 1)
+        return list(owned(report, "tables", "bytearray"))
+
+    pid_of_writer = os.fork()
+    if pid_of_writer == 0:  # the parent's part is a process of its own: run_child waits in this one
+        code = 1
+        try:
+            assert run_child(judge, lambda: _fork_and(lambda: _write_when_told(buffer, ready, go))) == [0, 0]
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid_of_writer, 0)[1]) == 0
+    for fd in (*ready, *go):
+        os.close(fd)
+
+
+def _fork_and(then: Callable[[], None]) -> int:
+    pid = frostfork.fork()
+    if pid:
+        then()
+    return pid
+
+
+def _write_when_told(buffer: bytearray, ready: tuple[int, int], go: tuple[int, int]) -> None:
+    os.read(ready[0], 1)
+    buffer[:] = b"x" * len(buffer)
+    os.write(go[1], b".")
+
+
+def test_the_child_meets_no_witness() -> None:
+    def look() -> list[object]:
+        before = open_descriptors()
+        with frostfork.blame():
+            same = open_descriptors() == before
+            try:
+                os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                alone = True
+            else:
+                alone = False
+            pid = os.fork()
+            if pid == 0:
+                os._exit(7)
+            first = os.wait() == (pid, 7 << 8)
+        same = same and open_descriptors() == before
+        with open(f"/proc/self/task/{os.getpid()}/children") as children:
+            return [same, alone, first, children.read()]
+
+    assert run_child(look, frostfork.fork) == [True, True, True, ""]
+
+
+def test_a_blame_belongs_to_the_process_that_began_it() -> None:
+    def pass_on() -> str:
+        judge = frostfork.blame()
+        judge.start()
+        try:
+            run_child(judge.finish, os.fork)
+        except AssertionError as error:
+            assert "ObservationError" in str(error)
+        return judge.finish().to_json().decode()
+
+    assert BlameReport.from_json(run_child(pass_on, frostfork.fork)).unshared > 0
+
+
+def test_a_witness_that_was_killed_is_an_error() -> None:
+    def kill() -> str:
+        judge = frostfork.blame()
+        judge.start()
+        os.kill(judge._witness.pid, 9)
+        with pytest.raises(ObservationError, match="gone"):
+            judge.finish()
+        with pytest.raises(ObservationError):
+            judge.finish()
+        judge.start()
+        judge.cancel()
+        with frostfork.blame() as report:  # and it can begin anew
+            pass
+        return repr(report)
+
+    assert "of 1 processes" in run_child(kill, frostfork.fork)
+
+
+def test_an_exception_of_the_block_passes() -> None:
+    with pytest.raises(KeyError), frostfork.blame():
+        raise KeyError("of the user's")
+
+
+AS_SOMEBODY = """
+    import ctypes, json, os, sys, frostfork
+    buffer = bytearray(100 * 4096)
+    if os.getuid() == 0:
+        os.setgid(54321)
+        os.setuid(54321)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which the change of uid has cleared
+    for when in ("never", "after", "before"):
+        sys.stdout.flush()
+        pid = frostfork.fork()
+        if pid == 0:
+            if when == "before":
+                prctl(4, 0, 0, 0, 0)
+            try:
+                with frostfork.blame() as report:
+                    if when == "after":
+                        prctl(4, 0, 0, 0, 0)
+                    for i in range(0, len(buffer), 4096):
+                        buffer[i] = 1
+                print([owner[2:] for owner in report.owners if owner.name == "bytearray" and owner.cause == "tables"])
+            except PermissionError as error:
+                print(error.filename)
+            sys.stdout.flush()
+            os._exit(0)
+        os.waitpid(pid, 0)
+"""
+
+
+def test_an_ordinary_user_sees_all_but_of_an_undumpable_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(AS_SOMEBODY)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert lines[:2] in (["[(100, 100)]"] * 2, ["[(101, 100)]"] * 2, ["[(100, 100)]", "[(101, 100)]"])
+    assert lines[2:] == ["/proc/self/pagemap"]
