@@ -48,7 +48,9 @@ def run(*, quick: bool) -> list[Figure]:
             detail += f"; {made['text']}"
         found.append(figure(NAME, f"{_MEGABYTES:,} MB, {moment}", ratios(sides), goal, detail=detail))
     detail = medians(private, names, 1e-6, "MB")
-    found.append(figure(NAME, "private memory of a child that writes", ratios(private), _MEMORY_GOAL, detail=detail))
+    found.append(
+        figure(NAME, "private memory of a child that writes", ratios(private), _MEMORY_GOAL, detail=detail)
+    )
     return found
 
 
@@ -115,7 +117,9 @@ def _report(collapsed: bool) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="One parent; answers the lines fork, write and report in JSON.")
+    parser = argparse.ArgumentParser(
+        description="One parent; answers the lines fork, write and report in JSON."
+    )
     parser.add_argument("--kind", choices=("plain", "collapsed"), required=True)
     parser.add_argument("--megabytes", type=int, required=True)
     options = parser.parse_args()

@@ -70,9 +70,9 @@ def private_bytes(pid: int | str = "self") -> int:
         return sum(int(size) * 1024 for size in re.findall(r"^Private_\w+: +(\d+) kB", rollup.read(), re.M))
 
 
-def _in_child(body: Callable[[], Any]) -> Any:
+def _in_child(body: Callable[[], Any], *, freeze: bool = False) -> Any:
     read, write = os.pipe()
-    pid = frostfork.fork(freeze=False)
+    pid = frostfork.fork(freeze=freeze)
     if pid == 0:
         os.write(write, json.dumps(body()).encode())
         os._exit(0)
@@ -116,7 +116,7 @@ def _measured(parent: str) -> dict[str, Any]:
         workload.work()
         return private_bytes()
 
-    return {"private": _in_child(worked), "steps": steps}
+    return {"private": _in_child(worked, freeze=parent.startswith("warmup")), "steps": steps}
 
 
 def _said(step: frostfork.StepReport) -> str:

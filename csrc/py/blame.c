@@ -206,7 +206,22 @@ static void add_owner(struct judge *judge, const struct verdict *verdict, uint64
   }
 }
 
+// Nothing says which counter on an unchanged page went up and down. What has one is named: every object on the page
+// that is not immortal.
+static void name_suspects(struct judge *judge, const struct ff_witness_page *page) {
+  const void *last = NULL;
+  for (uintptr_t address = page->address; address < page->address + judge->findings->page_size; address += 16) {
+    struct verdict verdict = judge_word(judge, address, page->kind);
+    if (verdict.cause != FF_CAUSE_REFCOUNT || verdict.key == NULL || verdict.key == last) continue;
+    if (FF_PY_IS_IMMORTAL((PyObject *)address)) continue;
+    last = verdict.key;
+    verdict.cause = FF_CAUSE_UNCHANGED;
+    add_owner(judge, &verdict, page->address, 0);
+  }
+}
+
 static void judge_page(struct judge *judge, const struct ff_witness_page *page) {
+  if (page->bytes == 0) name_suspects(judge, page);
   if (page->bytes <= 0) {
     struct sum *sum = &judge->sums[page->bytes == 0 ? FF_CAUSE_UNCHANGED : FF_CAUSE_UNKNOWN];
     sum->pages++, sum->touched++, sum->alone++;

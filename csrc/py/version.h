@@ -53,4 +53,10 @@
 #define FF_PY_FUNCTION_VERSION 0
 #endif
 
+#if PY_VERSION_HEX >= 0x030C0000
+#define FF_PY_IS_IMMORTAL(object) _Py_IsImmortal(object)
+#else
+#define FF_PY_IS_IMMORTAL(object) 0
+#endif
+
 #endif

@@ -12,6 +12,7 @@ code stays while a tool watches it.
 
 from __future__ import annotations
 
+import operator
 import sys
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from frostfork import _core
 from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 _placed: set[tuple[str, int, str]] = set()
 # The old code stays: freed, it would leave thousands of holes in shared pages, and children fill holes. Measured, that
@@ -46,7 +47,7 @@ def compact_code(hot_code: Iterable[tuple[str, int, str]]) -> Outcome:
     for function in found:
         _core.set_code(function, moved[id(function.__code__)][1])
     # What was not found in a module that is here belongs to no function any more, and is not looked for again.
-    _placed.update(key for key in hot if key[0] in loaded)
+    _placed.update(key for key in hot if key[0] in loaded or key[0].startswith("<"))
     _kept.extend(old for old, _ in moved.values())
     size = sum(sys.getsizeof(new) for _, new in moved.values())
     return Outcome(
@@ -69,7 +70,7 @@ def _loaded(files: set[str]) -> set[str]:
 
 
 def _copies(
-    codes: Iterable[CodeType], hot: Mapping[tuple[str, int, str], object]
+    codes: Sequence[CodeType], hot: Mapping[tuple[str, int, str], object]
 ) -> dict[int, tuple[CodeType, CodeType]]:
     """Each code and its copy, by the code's id: equal code of two files is not the same.
 
@@ -79,16 +80,28 @@ def _copies(
 
     def copy(code: CodeType) -> CodeType:
         if id(code) not in copies:
-            constants = tuple(
-                copy(part) if isinstance(part, CodeType) and _key(part) in hot else part
-                for part in code.co_consts
-            )
-            copies[id(code)] = (code, code.replace(co_consts=constants))
+            constants = tuple(copy(part) if _is_hot(part, hot) else part for part in code.co_consts)
+            moved = any(map(operator.is_not, constants, code.co_consts))
+            copies[id(code)] = (code, code.replace(co_consts=constants) if moved else code.replace())
         return copies[id(code)][1]
 
+    # What a code object makes when it is asked, and keeps, must not come to lie between the copies.
+    for code in codes:
+        _ask(code, hot)
     for code in codes:
         copy(code)
     return copies
+
+
+def _is_hot(part: object, hot: Mapping[tuple[str, int, str], object]) -> bool:
+    return isinstance(part, CodeType) and _key(part) in hot
+
+
+def _ask(code: CodeType, hot: Mapping[tuple[str, int, str], object]) -> None:
+    _ = code.co_code, code.co_varnames, code.co_cellvars, code.co_freevars
+    for part in code.co_consts:
+        if isinstance(part, CodeType) and _is_hot(part, hot):
+            _ask(part, hot)
 
 
 def _watcher() -> str:

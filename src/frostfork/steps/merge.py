@@ -31,7 +31,9 @@ def merge() -> Outcome:
         _core.merge_set(True)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise UnsupportedStepError("merge needs PR_SET_MEMORY_MERGE, which Linux has from 6.4 on.") from error
+            raise UnsupportedStepError(
+                "merge needs PR_SET_MEMORY_MERGE, which Linux has from 6.4 on."
+            ) from error
         if error.errno == errno.EPERM:
             raise UnsupportedStepError("merge needs CAP_SYS_RESOURCE here.") from error
         raise
