@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """frostfork.fork() of a parent whose pages were collapsed into huge ones, against os.fork() of one whose were not.
 
-Two parents of 1 GB of small objects live side by side and fork in turn. The memory of a child that writes here and there
-is compared as well: a write into a shared huge page must copy a small page, not a huge one.
+Two parents of 1 GB of small objects live side by side and fork in turn. The memory of a child that writes here and
+there is compared as well: a write into a shared huge page must copy a small page, not a huge one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def run(*, quick: bool) -> list[Figure]:
             detail += f"; {made['text']}"
         found.append(figure(NAME, f"{_MEGABYTES:,} MB, {moment}", ratios(sides), goal, detail=detail))
     detail = medians(private, names, 1e-6, "MB")
-    found.append(figure(NAME, "private memory of a child that writes", ratios(private), _MEMORY_GOAL, detail=detail))
+    found.append(
+        figure(NAME, "private memory of a child that writes", ratios(private), _MEMORY_GOAL, detail=detail)
+    )
     return found
 
 
@@ -115,7 +117,9 @@ def _report(collapsed: bool) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="One parent; answers the lines fork, write and report in JSON.")
+    parser = argparse.ArgumentParser(
+        description="One parent; answers the lines fork, write and report in JSON."
+    )
     parser.add_argument("--kind", choices=("plain", "collapsed"), required=True)
     parser.add_argument("--megabytes", type=int, required=True)
     options = parser.parse_args()

@@ -34,8 +34,8 @@
 #include <unistd.h>
 
 enum {
-  STEP = 16,               // malloc's alignment: no two sizes closer than this differ
-  SMALL = 1040,            // up to here every size has a bin and a cache of its own
+  STEP = 16,                 // malloc's alignment: no two sizes closer than this differ
+  SMALL = 1040,              // up to here every size has a bin and a cache of its own
   LARGEST_ASKED = 64 << 10,  // well below the size from which malloc maps memory
 };
 
@@ -164,8 +164,8 @@ void ff_heap_release(struct ff_heap *heap) {
   heap->capped = false;
 }
 
-// A small chunk that is freed goes into a cache and stays where it is: a hole for the child, and a step by which the top
-// climbs in every run. One that is made larger first, which beside the top moves nothing, falls back into it.
+// A small chunk that is freed goes into a cache and stays where it is: a hole for the child, and a step by which the
+// top climbs in every run. One that is made larger first, which beside the top moves nothing, falls back into it.
 static void give_back_to_top(void *chunk, size_t size) {
   void *larger = size > SMALL ? chunk : realloc(chunk, (size_t)2 * SMALL);
   free(larger == NULL ? chunk : larger);

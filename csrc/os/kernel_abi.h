@@ -5,7 +5,8 @@
 // Debian 12 builds against headers of Linux 6.1, which know neither PAGEMAP_SCAN (6.7) nor PROCMAP_QUERY (6.11).
 // What the running kernel can do is asked at run time (kernel.h), so the numbers are written down here once, under
 // names of our own that cannot clash when newer headers do have them.
-// Sources: include/uapi/linux/fs.h, prctl.h, asm-generic/mman-common.h and Documentation/admin-guide/mm/pagemap.rst of Linux 6.18.
+// Sources: include/uapi/linux/fs.h, prctl.h, asm-generic/mman-common.h and Documentation/admin-guide/mm/pagemap.rst of
+// Linux 6.18.
 
 #ifndef FROSTFORK_OS_KERNEL_ABI_H
 #define FROSTFORK_OS_KERNEL_ABI_H

@@ -18,7 +18,9 @@
 
 #include "os/kernel_abi.h"
 
-int ff_merge_set(bool merge) { return prctl(FF_PR_SET_MEMORY_MERGE, (unsigned long)merge, 0L, 0L, 0L) < 0 ? -errno : 0; }
+int ff_merge_set(bool merge) {
+  return prctl(FF_PR_SET_MEMORY_MERGE, (unsigned long)merge, 0L, 0L, 0L) < 0 ? -errno : 0;
+}
 
 int ff_merge_get(void) {
   int rc = prctl(FF_PR_GET_MEMORY_MERGE, 0L, 0L, 0L, 0L);

@@ -37,8 +37,8 @@ struct ff_run {
 };
 
 // pid 0 is the calling process. Returns 0 or a negative errno; EACCES and EPERM are the kernel's refusal to show this
-// process to this user (another uid, PR_SET_DUMPABLE=0). Unless by_kind is set, the kinds of the runs, and whether they are writable, mean nothing and
-// mappings that touch are read together: a shared library alone is four or five of them.
+// process to this user (another uid, PR_SET_DUMPABLE=0). Unless by_kind is set, the kinds of the runs, and whether they
+// are writable, mean nothing and mappings that touch are read together: a shared library alone is four or five of them.
 int ff_pagemap_init(struct ff_pagemap *pagemap, pid_t pid, bool by_kind);
 
 // Reads the next run into entries[0..capacity), ending it where the address is a multiple of capacity pages, so that

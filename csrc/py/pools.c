@@ -2,9 +2,9 @@
 //
 // Draining pymalloc.
 //
-// CPython allocates up to 512 bytes from pools of 16 KB, one size each. A pool that is partly in use is used first, so a
-// child's small objects go into the holes between its parent's, and each copies a page that the two shared: the same as
-// with the C library's heap (os/heap.c), and the same cure. Blocks are taken until one comes from a pool that held
+// CPython allocates up to 512 bytes from pools of 16 KB, one size each. A pool that is partly in use is used first, so
+// a child's small objects go into the holes between its parent's, and each copies a page that the two shared: the same
+// as with the C library's heap (os/heap.c), and the same cure. Blocks are taken until one comes from a pool that held
 // nothing else. Pools that are free as a whole are left: to a child they are worth a new page.
 //
 // Where a block lies is read from the head of its pool, which CPython does not publish: `struct pool_header` in

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ranges of known content: which are collapsed, and that the counters stay exact when a huge page is shared and written.
+// Ranges of known content: which are collapsed, and that the counters stay exact when a huge page is shared and
+// written.
 #include <errno.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Let the kernel merge pages of equal content (KSM), in this process and in the children that it forks from now on.
 
-Off by default: it costs a kernel thread's time and helps late. It is for interpreters that cannot make objects immortal,
-whose children copy pages only because reference counts go up and down again.
+Off by default: it costs a kernel thread's time and helps late. It is for interpreters that cannot make objects
+immortal, whose children copy pages only because reference counts go up and down again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def merge() -> Outcome:
         _core.merge_set(True)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            raise UnsupportedStepError("merge needs PR_SET_MEMORY_MERGE, which Linux has from 6.4 on.") from error
+            raise UnsupportedStepError(
+                "merge needs PR_SET_MEMORY_MERGE, which Linux has from 6.4 on."
+            ) from error
         if error.errno == errno.EPERM:
             raise UnsupportedStepError("merge needs CAP_SYS_RESOURCE here.") from error
         raise
