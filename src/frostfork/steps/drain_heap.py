@@ -45,7 +45,9 @@ def drain_heap(*, most: int | None = None) -> Outcome:
                 "warm up in the main thread."
             ) from error
         if error.errno == errno.ENOTSUP:
-            raise UnsupportedStepError("drain_heap needs mallinfo, which this glibc does not offer.") from error
+            raise UnsupportedStepError(
+                "drain_heap needs mallinfo, which this glibc does not offer."
+            ) from error
         raise
     held = chunk_bytes + block_bytes
     details = {

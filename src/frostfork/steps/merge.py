@@ -41,8 +41,9 @@ def merge() -> Outcome:
 
 
 def unmerge() -> None:
-    """Turn merging off again, here and in later children; pages merged so far become this process's own.
+    """Turn merging off again, here and in later children.
 
-    The kernel looks at every mapped address for it: of a process that has reserved terabytes this takes minutes.
+    The kernel takes apart what it merged, and looks at every mapped address for it: tens of milliseconds, but minutes in
+    a process that has reserved terabytes.
     """
     _core.merge_set(False)
