@@ -43,7 +43,7 @@ def merge() -> Outcome:
 def unmerge() -> None:
     """Turn merging off again, here and in later children.
 
-    The kernel takes apart what it merged, and looks at every mapped address for it: tens of milliseconds, but minutes in
-    a process that has reserved terabytes.
+    The kernel takes apart what it merged, and looks at every mapped address for it: tens of milliseconds, but minutes
+    in a process that has reserved terabytes.
     """
     _core.merge_set(False)
