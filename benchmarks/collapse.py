@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """frostfork.fork() of a parent whose pages were collapsed into huge ones, against os.fork() of one whose were not.
 
-Two parents of 1 GB of small objects live side by side and fork in turn. The memory of a child that writes here and there
-is compared as well: a write into a shared huge page must copy a small page, not a huge one.
+Two parents of 1 GB of small objects live side by side and fork in turn. The memory of a child that writes here and
+there is compared as well: a write into a shared huge page must copy a small page, not a huge one.
 """
 
 from __future__ import annotations

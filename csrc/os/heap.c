@@ -49,7 +49,7 @@ static const char *base_name(const char *path) {
 }
 
 // As the C library itself counts, whoever may have put another mallinfo in front of it. glibc 2.33 has a version of
-// size_t instead of int; of int's kind the size of the top is right up to 4 GB.
+// size_t instead of int; of int's kind, read as unsigned, the size of the top is right up to 4 GB.
 struct totals {
   size_t used, top;
 };
@@ -67,11 +67,11 @@ static bool totals_of(void *libc_symbol_scope, struct totals *out) {
   memcpy(&ask, &found, sizeof ask);  // ISO C has no cast from an object's to a function's address
 #if __GLIBC_PREREQ(2, 33)
   struct mallinfo2 info = ask();
+  *out = (struct totals){info.uordblks, info.keepcost};
 #else
   struct mallinfo info = ask();
+  *out = (struct totals){(unsigned)info.uordblks, (unsigned)info.keepcost};
 #endif
-  out->used = (size_t)info.uordblks;
-  out->top = (size_t)info.keepcost;
   return true;
 #else
   (void)libc_symbol_scope;

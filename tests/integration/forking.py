@@ -7,8 +7,10 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -57,3 +59,17 @@ def _child(body: Callable[[], Any], result: int) -> NoReturn:
         sys.stdout.flush()
     finally:
         os._exit(code)
+
+
+def run_script(script: str, **environment: str) -> Any:
+    """What a fresh interpreter prints, read as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

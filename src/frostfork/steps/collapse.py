@@ -8,6 +8,7 @@ from it), if the process has 64 of them. Below that a fork takes about a millise
 
 from __future__ import annotations
 
+import errno
 import os
 
 from frostfork import _core
@@ -30,13 +31,19 @@ def collapse(*, share: int = _SHARE, fewest: int = _FEWEST) -> Outcome:
     """
     _check_support()
     try:
-        (ranges, already, shared, sparse), (collapsed, failed, added, error) = _core.collapse(share, fewest)
+        (ranges, already, shared, sparse), (collapsed, failed, added, number) = _core.collapse(share, fewest)
     except PermissionError as refused:
         raise UnsupportedStepError(
             "collapse cannot see this process's own pages: it is not dumpable."
         ) from refused
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        raise UnsupportedStepError(
+            "collapse knows huge pages of up to 512 pages; this kernel's are larger."
+        ) from error
     size = _huge_page_bytes()
-    details = {"already": already, "shared": shared, "sparse": sparse, "failed": failed, "errno": error}
+    details = {"already": already, "shared": shared, "sparse": sparse, "failed": failed, "errno": number}
     details["resident_growth"] = added * PAGE_SIZE
     idle = ""
     if collapsed == failed == 0:
@@ -46,7 +53,7 @@ def collapse(*, share: int = _SHARE, fewest: int = _FEWEST) -> Outcome:
             else f"No range could become a huge page; {already} are huge already."
         )
     elif collapsed == 0:
-        idle = f"The kernel refused all {failed} ranges: {os.strerror(error)}."
+        idle = f"The kernel refused all {failed} ranges: {os.strerror(number)}."
     return Outcome(collapsed, "huge pages", collapsed * size, added * PAGE_SIZE, idle, details)
 
 

@@ -39,11 +39,16 @@ def drain_heap(*, most: int | None = None) -> Outcome:
         chunks, chunk_bytes, chunks_capped = _core.heap_drain(PAGE_SIZE, most)
     except OSError as error:
         _core.pools_release()
-        if error.errno != errno.EXDEV:
-            raise
-        raise UnsupportedStepError(
-            "drain_heap knows glibc's main heap only, and this thread allocates elsewhere: warm up in the main thread."
-        ) from error
+        if error.errno == errno.EXDEV:
+            raise UnsupportedStepError(
+                "drain_heap knows glibc's main heap only, and this thread allocates elsewhere: "
+                "warm up in the main thread."
+            ) from error
+        if error.errno == errno.ENOTSUP:
+            raise UnsupportedStepError(
+                "drain_heap needs mallinfo, which this glibc does not offer."
+            ) from error
+        raise
     held = chunk_bytes + block_bytes
     details = {
         "pool_blocks": blocks,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Let the kernel merge pages of equal content (KSM), in this process and in the children that it forks from now on.
 
-Off by default: it costs a kernel thread's time and helps late. It is for interpreters that cannot make objects immortal,
-whose children copy pages only because reference counts go up and down again.
+Off by default: it costs a kernel thread's time and helps late. It is for interpreters that cannot make objects
+immortal, whose children copy pages only because reference counts go up and down again.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def merge() -> Outcome:
 
 
 def unmerge() -> None:
-    """Turn merging off again, here and in later children; pages merged so far become this process's own.
+    """Turn merging off again, here and in later children.
 
-    The kernel looks at every mapped address for it: of a process that has reserved terabytes this takes minutes.
+    The kernel takes apart what it merged, and looks at every mapped address for it: tens of milliseconds, but minutes
+    in a process that has reserved terabytes.
     """
     _core.merge_set(False)
