@@ -147,7 +147,7 @@ def _show(outcome: _Outcome, top: int) -> None:
         for column in ("pages", "bytes"):
             owners.add_column(column, justify="right")
         for owner in total.owners[:top]:
-            owners.add_row(owner.name, owner.cause, f"{owner.pages:,}", f"{owner.bytes:,}")
+            owners.add_row(_short(owner.name), owner.cause, f"{owner.pages:,}", f"{owner.bytes:,}")
         console.print()
         console.print(owners)
     console.print(
@@ -155,6 +155,12 @@ def _show(outcome: _Outcome, top: int) -> None:
         "shared without this cause. What removes each: docs/blame.md[/dim]",
         highlight=False,
     )
+
+
+def _short(name: str) -> str:
+    """A long path by its end."""
+    parts = name.split("/")
+    return name if len(name) <= 44 or len(parts) < 4 else "…/" + "/".join(parts[-3:])
 
 
 def _sentences(outcome: _Outcome) -> list[str]:
