@@ -174,7 +174,10 @@ def _sentences(outcome: _Outcome) -> list[str]:
             f"[bold]{total.processes} of {children} children judged: {total.unshared:,} shared pages copied "
             f"({megabytes:,.1f} MB), {total.changed_bytes:,} bytes changed; the floor is {total.floor:,} pages.[/bold]"
         )
-        found.append(f"{total.new:,} pages beside these are new; {total.dropped:,} pages were given back.")
+        kinds = ", ".join(f"{name} {count:,}" for name, count in total.by_kind.items())
+        found.append(
+            f"By mapping: {kinds}. Beside these {total.new:,} pages are new, {total.dropped:,} given back."
+        )
     if outcome.silent:
         found.append(f"{outcome.silent} of {children} children gave no report: killed, or still running.")
     found += [
