@@ -25,6 +25,9 @@
 // It ends when its owner does. PR_SET_PDEATHSIG tells it, but also when merely the thread that started it ends: so it
 // looks at its parent's pid and goes on if that is still the owner.
 //
+// An owner that ends without asking for the findings leaves the reaping to init, or to a subreaper above it, which may
+// be surprised by a child that it never had.
+//
 // What it cannot do: outlive SIGKILL to its process group; follow its owner through execve, where it keeps the old
 // memory until the owner ends; keep pages that a fork does not pass on (MADV_DONTFORK, MADV_WIPEONFORK): their bytes
 // are unknown.

@@ -58,8 +58,27 @@ static bool grow(void **array, size_t count, size_t *room, size_t element) {
   return true;
 }
 
+static size_t filter_bit(uintptr_t page) { return (size_t)(page * UINT64_C(0x9E3779B97F4A7C15) >> 46); }
+
+// Most objects lie on no page in question: a filter that fits in the cache says so without a search.
+static bool may_matter(const struct ff_census *census, const struct ff_span *span) {
+  uintptr_t first = span->start / census->pages->page_size, last = (span->end - 1) / census->pages->page_size;
+  for (uintptr_t page = first; page <= last; page++) {
+    size_t bit = filter_bit(page);
+    if (page - first > 8 || census->filter[bit / 8] >> (bit % 8) & 1) return true;
+  }
+  return false;
+}
+
+static void fill_filter(struct ff_census *census) {
+  for (size_t i = 0; i < census->pages->pages; i++) {
+    size_t bit = filter_bit(ff_witness_page(census->pages, i)->address / census->pages->page_size);
+    census->filter[bit / 8] |= (uint8_t)(1 << bit % 8);
+  }
+}
+
 static void add(struct ff_census *census, struct ff_span span) {
-  if (span.end <= span.start) return;
+  if (span.end <= span.start || !may_matter(census, &span)) return;
   size_t page = ff_census_page(census->pages, span.start);
   if (page == census->pages->pages || ff_witness_page(census->pages, page)->address >= span.end) return;
   if (!grow((void **)&census->spans, census->count, &census->room, sizeof span))
@@ -277,6 +296,7 @@ int ff_census_init(struct ff_census *census, const struct ff_witness_findings *p
   struct ff_walk walk;
   int rc = ff_walk_init(&walk, meet, census);
   if (rc < 0) return rc;
+  fill_filter(census);
   rc = list_tracked(census, tracked);
   ff_walk_from(&walk, PyImport_GetModuleDict());
   for (size_t i = 0; i < census->listed_count; i++) ff_walk_from(&walk, (PyObject *)census->listed[i]);

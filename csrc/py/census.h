@@ -32,6 +32,7 @@ enum { FF_CENSUS_CANDIDATES = 8 };
 
 struct ff_census {
   const struct ff_witness_findings *pages;
+  uint8_t filter[1 << 15];
   struct ff_span *spans;  // by address
   size_t count, room;
   PyTypeObject **types;  // every type met, by address

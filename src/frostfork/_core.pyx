@@ -2,6 +2,7 @@
 # cython: language_level=3, binding=False, embedsignature=False
 """The binding: integers and sizes go in and out, and a negative errno becomes an OSError. No policy."""
 
+import errno
 import gc
 import os
 
@@ -159,12 +160,12 @@ cdef class WitnessHandle:
         ff_witness_fini(&self.witness)
 
     def start(self):
-        """Begin anew. OSError where /proc refuses."""
+        """Begin anew. OSError where /proc refuses, or where there can be no further process (EAGAIN, ENOMEM)."""
         cdef int rc
         ff_witness_fini(&self.witness)
         with nogil:
             rc = ff_witness_start(&self.witness)
-        check(rc, proc_path(0))
+        check(rc, proc_path(0) if rc in (-errno.EACCES, -errno.EPERM, -errno.ENOENT) else None)
 
     @property
     def pid(self):

@@ -131,7 +131,7 @@ def test_a_collection_writes_headers_unless_the_child_froze() -> None:
         gc.enable()
     pages, changed = owned(collected, "collector headers", "tuple")
     assert changed >= 20_000 * 8  # two pointers each become zero
-    assert pages >= pages_of(pairs) * 0.95
+    assert pages >= pages_of(pairs) * 0.85
     assert owned(frozen, "collector headers", "tuple")[1] < 1000
     assert frozen.complete  # frozen objects are none of gc.get_objects()
 

@@ -147,7 +147,7 @@ def _show(outcome: _Outcome, top: int) -> None:
         for column in ("pages", "bytes"):
             owners.add_column(column, justify="right")
         for owner in total.owners[:top]:
-            owners.add_row(owner.name, owner.cause, f"{owner.pages:,}", f"{owner.bytes:,}")
+            owners.add_row(_short(owner.name), owner.cause, f"{owner.pages:,}", f"{owner.bytes:,}")
         console.print()
         console.print(owners)
     console.print(
@@ -155,6 +155,12 @@ def _show(outcome: _Outcome, top: int) -> None:
         "shared without this cause. What removes each: docs/blame.md[/dim]",
         highlight=False,
     )
+
+
+def _short(name: str) -> str:
+    """A long path by its end."""
+    parts = name.split("/")
+    return name if len(name) <= 44 or len(parts) < 4 else "…/" + "/".join(parts[-3:])
 
 
 def _sentences(outcome: _Outcome) -> list[str]:
@@ -168,7 +174,10 @@ def _sentences(outcome: _Outcome) -> list[str]:
             f"[bold]{total.processes} of {children} children judged: {total.unshared:,} shared pages copied "
             f"({megabytes:,.1f} MB), {total.changed_bytes:,} bytes changed; the floor is {total.floor:,} pages.[/bold]"
         )
-        found.append(f"{total.new:,} pages beside these are new; {total.dropped:,} pages were given back.")
+        kinds = ", ".join(f"{name} {count:,}" for name, count in total.by_kind.items())
+        found.append(
+            f"By mapping: {kinds}. Beside these {total.new:,} pages are new, {total.dropped:,} given back."
+        )
     if outcome.silent:
         found.append(f"{outcome.silent} of {children} children gave no report: killed, or still running.")
     found += [

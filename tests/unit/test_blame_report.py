@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports of blame as data: sums, JSON, text."""
+
+from __future__ import annotations
+
+import pytest
+
+from frostfork import BlameReport, ObservationError
+from frostfork.blame import CAUSES, Owner, Share
+
+
+def report(code: Share, owners: list[Owner], floor: int) -> BlameReport:
+    causes = {name: Share(0, 0, 0, 0) for name in CAUSES}
+    causes["code"] = code
+    causes["unchanged"] = Share(10, 10, 10, 0)
+    return BlameReport(causes, owners, {"heap": 12}, floor=floor, new=5, dropped=1, processes=1)
+
+
+ONE = report(Share(2, 3, 1, 5000), [Owner("code", "a.py", 2, 4000), Owner("types", "T", 1, 1000)], 2)
+TWO = report(Share(4, 4, 4, 900), [Owner("code", "a.py", 1, 100), Owner("code", "b.py", 3, 4500)], 1)
+
+
+def test_totals() -> None:
+    both = BlameReport.total([ONE, TWO])
+    assert both.causes["code"] == Share(6, 7, 5, 5900)
+    assert both.unshared == 26
+    assert both.changed_bytes == 5900
+    assert (both.floor, both.new, both.dropped, both.processes) == (3, 10, 2, 2)
+    assert both.by_kind == {"heap": 24}
+    assert both.owners == [
+        Owner("code", "b.py", 3, 4500),
+        Owner("code", "a.py", 3, 4100),
+        Owner("types", "T", 1, 1000),
+    ]
+    assert ONE.unshared == 12  # the parts are left as they were
+    assert BlameReport.total([]) == BlameReport()
+
+
+def test_json_is_inverted() -> None:
+    assert BlameReport.from_json(ONE.to_json()) == ONE
+    assert BlameReport.from_json(TWO.to_json().decode()) != ONE
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "causes": {}}', b"\xff"]
+)
+def test_anything_else_is_no_report(data: bytes) -> None:
+    with pytest.raises(ObservationError, match="not a blame report"):
+        BlameReport.from_json(data)
+
+
+def test_text_names_causes_that_occur() -> None:
+    lines = str(ONE).splitlines()
+    assert lines[0] == "12 unshared pages; 5000 bytes changed, which would fit in 2"
+    assert [line.split()[0] for line in lines[2:]] == ["code", "unchanged"]
