@@ -166,6 +166,24 @@ class SharedParentManager(DagFileProcessorManager):
         with DeferredSignals():
             super()._start_new_processes()
 
+    # Airflow's handlers also read from the children until those have ended, through the generators that forward their
+    # log lines. A signal that comes inside such a generator enters it a second time: "ValueError: generator already
+    # executing" and exit code 1, or no exit at all where something catches that (Airflow 3.3.2, stock as well). So in
+    # the three places that read, a signal may come while they wait for a child, and waits while they read.
+
+    def _service_processor_sockets(self, timeout: float | None = 1.0) -> None:
+        self.selector.select(timeout)
+        with DeferredSignals():
+            super()._service_processor_sockets(timeout=0)
+
+    def _kill_timed_out_processors(self) -> None:
+        with DeferredSignals():
+            super()._kill_timed_out_processors()
+
+    def terminate_orphan_processes(self, present: set[Any]) -> None:
+        with DeferredSignals():
+            super().terminate_orphan_processes(present)
+
     def after_run(self) -> None:
         if self.learner is not None:
             self.log.info(self.learner.summary())
