@@ -27,11 +27,12 @@ from airflow.dag_processing import manager as airflow_manager
 from airflow.dag_processing import processor as airflow_processor
 from airflow.dag_processing.manager import DagFileProcessorManager
 from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
-from airflow.sdk.execution_time import comms
+from airflow.sdk.execution_time import comms, supervisor
 
 from frostfork._signals import DeferredSignals
+from frostfork.airflow import child_logging
 from frostfork.airflow.command import replace_name
-from frostfork.airflow.decoder import ReadyTypeAdapter
+from frostfork.airflow.decoder import ReadyTypeAdapter, warm_channel
 from frostfork.airflow.learning import DagFileLearner
 from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import load
@@ -68,7 +69,7 @@ def _reseed() -> None:
     """Seed anew: numpy draws a seed once, when imported; the children of one parent would draw the same numbers."""
     random = sys.modules.get("numpy.random")
     if random is not None:
-        random.seed()
+        random.seed(memoryview(os.urandom(32)).cast("I").tolist())  # a tenth of the time of seed()
 
 
 @attrs.define(kw_only=True)
@@ -129,6 +130,7 @@ class SharedParentManager(DagFileProcessorManager):
         install()
         for module in (airflow_processor, comms):
             replace_name(module, "TypeAdapter", ReadyTypeAdapter)
+        child_logging.prepare(supervisor)
         if settings.preload != "off":
             replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
             self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
@@ -142,6 +144,7 @@ class SharedParentManager(DagFileProcessorManager):
         _ = self.client
         for messages in (airflow_processor.ToDagProcessor, comms.ToTask):
             ReadyTypeAdapter.prepare(messages)
+        warm_channel(comms, airflow_processor)
 
     # The three methods that Airflow documents as places to get these from elsewhere: here, from there, but less often.
 
