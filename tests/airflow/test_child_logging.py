@@ -95,9 +95,10 @@ LINES = (
 
 
 def forwarded(home: Home) -> list[dict[str, Any]]:
-    """The lines of the child that arrived, without their times."""
+    """The lines of the child that arrived, without their times; those of print come over a channel of their own."""
     (path,) = (home.path / "logs").rglob("talks.py.log")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines.sort(key=lambda line: line["logger"] == "dag_processor.stdout")
     return [{key: value for key, value in line.items() if key != "timestamp"} for line in lines]
 
 
@@ -156,7 +157,11 @@ def cost_of_set_up(thrifty: bool) -> dict[str, float]:
         try:
             before = frostfork.child_baseline().compare().unshared
             start = time.process_time()
-            config = {"version": 1, "disable_existing_loggers": False, "loggers": {"thrifty": {"level": "INFO"}}}
+            config = {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "loggers": {"thrifty": {"level": "INFO"}},
+            }
             if thrifty:
                 with child_logging.thrifty_set_up():
                     logging.config.dictConfig(config)
@@ -184,8 +189,10 @@ def test_cost() -> None:
         try:
             make_loggers(500)
             frostfork.warmup(steps=("immortalize",))
-            plain, thrifty = (min((cost_of_set_up(way) for _ in range(3)), key=lambda cost: cost["pages"])
-                              for way in (False, True))
+            plain, thrifty = (
+                min((cost_of_set_up(way) for _ in range(3)), key=lambda cost: cost["pages"])
+                for way in (False, True)
+            )
             print(plain, thrifty, flush=True)
             assert thrifty["pages"] < plain["pages"]
             assert thrifty["seconds"] < plain["seconds"] / 3

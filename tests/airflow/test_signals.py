@@ -42,7 +42,11 @@ run_dag_processor(sys.argv[1:], SharedParentManager)
 def test_signal_while_a_line_is_forwarded(migrated_home: Path, tmp_path: Path, number: int) -> None:
     """The line is forwarded first; then the manager ends its children and itself, with exit code 0."""
     dags = tmp_path / "dags"
-    lines = ("import logging, time", "logging.getLogger('dag').warning('a line of a child')", "time.sleep(600)")
+    lines = (
+        "import logging, time",
+        "logging.getLogger('dag').warning('a line of a child')",
+        "time.sleep(600)",
+    )
     write(dags, {"talks.py": dag("talks", *lines)})
     home = Home.make(migrated_home, tmp_path / "home")
     environment = home.environment(dags, SIGNAL=str(int(number)))

@@ -42,7 +42,5 @@ def warm_channel(comms: Any, processor: Any) -> None:
     comms, processor: the Airflow modules. Without it each child takes 0.3 ms for the same.
     """
     with contextlib.suppress(Exception):  # names of Airflow's that another release may not have
-        import msgspec
-
-        msgspec.msgpack.Decoder(comms._ResponseFrame)
+        comms.msgspec.msgpack.Decoder(comms._ResponseFrame)
         _ = comms.CommsDecoder[processor.ToDagProcessor, processor.ToManager]
