@@ -15,7 +15,8 @@ class DeferredSignals:
     """Hold back SIGINT and SIGTERM during an import or a fork, and deliver them afterwards.
 
     Their handlers raise: KeyboardInterrupt by default, SystemExit in Airflow. Raised inside the guarded import of a
-    module, it would be taken for the module's own failure; raised inside an at-fork hook, Python would drop it. A
+    module, it would be taken for the module's own failure; raised inside an at-fork hook, Python would drop it; and
+    Airflow's reads from the children, which cannot be entered twice. A
     second signal means it: it is handled at once, and `raised` is what its handler raised, for the guard to let pass.
     Handlers that the import changed are put back. In a thread other than the main one, where no handler runs, it does
     nothing.

@@ -189,7 +189,7 @@ BLOCKS = dag(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_in_a_round(migrated_home: Path, tmp_path: Path, number: int) -> None:
-    """Both variants end with the same code, and take their children along."""
+    """Both variants end, and take their children along."""
     dags = tmp_path / "dags"
     write(dags, {f"block_{index}.py": BLOCKS.format(index) for index in range(3)})
     codes, said = {}, {}
@@ -209,11 +209,9 @@ def test_signal_in_a_round(migrated_home: Path, tmp_path: Path, number: int) -> 
             codes[name] = processor.wait(90)  # Airflow waits for each child up to 5 s, and for all once more
             assert processor.left_over() == [], name
             said[name] = processor.out + processor.err
-    if number == signal.SIGTERM:
-        assert codes == {"stock": os.EX_OK, "frostfork": os.EX_OK}, said
-    else:
-        # An interrupt ended ours with 1 once in some twenty runs, for a reason not yet known; it never stayed.
-        assert set(codes.values()) <= {os.EX_OK, 1}, said
+    assert codes["frostfork"] == os.EX_OK, said
+    # Stock Airflow ends with 1 if the signal comes while it forwards a child's log line: see test_signals.
+    assert codes["stock"] in (os.EX_OK, 1), said
 
 
 def outputs(

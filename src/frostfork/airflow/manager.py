@@ -27,11 +27,12 @@ from airflow.dag_processing import manager as airflow_manager
 from airflow.dag_processing import processor as airflow_processor
 from airflow.dag_processing.manager import DagFileProcessorManager
 from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
-from airflow.sdk.execution_time import comms
+from airflow.sdk.execution_time import comms, supervisor
 
 from frostfork._signals import DeferredSignals
+from frostfork.airflow import child_logging
 from frostfork.airflow.command import replace_name
-from frostfork.airflow.decoder import ReadyTypeAdapter
+from frostfork.airflow.decoder import ReadyTypeAdapter, warm_channel
 from frostfork.airflow.learning import DagFileLearner
 from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import load
@@ -56,8 +57,6 @@ def _observed(target: Callable[[], None], journal: Journal, known: int, code: bo
         for name in reversed(list(newest)):
             origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
             journal.write_import(name, origin or "")
-    with contextlib.suppress(Exception):
-        _reseed()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(Exception):
             stack.enter_context(observe(journal, pages=False, code=code))
@@ -65,10 +64,13 @@ def _observed(target: Callable[[], None], journal: Journal, known: int, code: bo
 
 
 def _reseed() -> None:
-    """Seed anew: numpy draws a seed once, when imported; the children of one parent would draw the same numbers."""
+    """Seed anew: numpy draws a seed once, when imported; the children of one parent would draw the same numbers.
+
+    Before each fork, since for the child it would be the first use of numpy: 0.5 ms and 40 copied pages.
+    """
     random = sys.modules.get("numpy.random")
     if random is not None:
-        random.seed()
+        random.seed(memoryview(os.urandom(32)).cast("I").tolist())  # a tenth of the time of seed()
 
 
 @attrs.define(kw_only=True)
@@ -88,6 +90,8 @@ class ObservedFileProcess(DagFileProcessorProcess):
         cls.learner.add_folder(os.fspath(bundle_path))
         cls.learner.make_room()
         cls.learner.warming.run_if_due()
+        with contextlib.suppress(Exception):
+            _reseed()
         try:
             journal = Journal()
         except OSError:
@@ -129,6 +133,7 @@ class SharedParentManager(DagFileProcessorManager):
         install()
         for module in (airflow_processor, comms):
             replace_name(module, "TypeAdapter", ReadyTypeAdapter)
+        child_logging.prepare(supervisor)
         if settings.preload != "off":
             replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
             self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
@@ -142,6 +147,7 @@ class SharedParentManager(DagFileProcessorManager):
         _ = self.client
         for messages in (airflow_processor.ToDagProcessor, comms.ToTask):
             ReadyTypeAdapter.prepare(messages)
+        warm_channel(comms, airflow_processor)
 
     # The three methods that Airflow documents as places to get these from elsewhere: here, from there, but less often.
 
@@ -165,6 +171,24 @@ class SharedParentManager(DagFileProcessorManager):
         # and drops what a hook raises; or they leave a child that no list has yet.
         with DeferredSignals():
             super()._start_new_processes()
+
+    # Airflow's handlers also read from the children until those have ended, through the generators that forward their
+    # log lines. A signal that comes inside such a generator enters it a second time: "ValueError: generator already
+    # executing" and exit code 1, or no exit at all where something catches that (Airflow 3.3.2, stock as well). So in
+    # the three places that read, a signal may come while they wait for a child, and waits while they read.
+
+    def _service_processor_sockets(self, timeout: float | None = 1.0) -> None:
+        self.selector.select(timeout)
+        with DeferredSignals():
+            super()._service_processor_sockets(timeout=0)
+
+    def _kill_timed_out_processors(self) -> None:
+        with DeferredSignals():
+            super()._kill_timed_out_processors()
+
+    def terminate_orphan_processes(self, present: set[Any]) -> None:
+        with DeferredSignals():
+            super().terminate_orphan_processes(present)
 
     def after_run(self) -> None:
         if self.learner is not None:

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signal at a moment when Airflow's own manager cannot take one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.processor import Home, Processor, dag, write
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(180)]
+pytest.importorskip("airflow")
+
+# Ours; it sends itself a signal in the middle of forwarding the first log line of a child. The renderer of JSON is the
+# last of the processors that a line passes, and the manager's own lines do not pass it.
+INTERRUPTED = """
+import os, sys
+import structlog
+from frostfork.airflow.command import run_dag_processor
+from frostfork.airflow.manager import SharedParentManager
+
+manager = os.getpid()
+render = structlog.processors.JSONRenderer.__call__
+pending = [int(os.environ["SIGNAL"])]
+
+def interrupted(self, *arguments):
+    if pending and os.getpid() == manager:
+        os.kill(manager, pending.pop())
+        print("forwarded on", flush=True)
+    return render(self, *arguments)
+
+structlog.processors.JSONRenderer.__call__ = interrupted
+run_dag_processor(sys.argv[1:], SharedParentManager)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_a_line_is_forwarded(migrated_home: Path, tmp_path: Path, number: int) -> None:
+    """The line is forwarded first; then the manager ends its children and itself, with exit code 0."""
+    dags = tmp_path / "dags"
+    lines = (
+        "import logging, time",
+        "logging.getLogger('dag').warning('a line of a child')",
+        "time.sleep(600)",
+    )
+    write(dags, {"talks.py": dag("talks", *lines)})
+    home = Home.make(migrated_home, tmp_path / "home")
+    environment = home.environment(dags, SIGNAL=str(int(number)))
+    with Processor((sys.executable, "-c", INTERRUPTED), environment) as processor:
+        assert processor.wait(90) == os.EX_OK, processor.out + processor.err
+    said = processor.out + processor.err
+    assert "forwarded on" in said
+    assert f"Exiting gracefully upon receiving signal {int(number)}" in said
+    assert "generator already executing" not in said
+    logs = "".join(path.read_text() for path in (home.path / "logs").rglob("*.log"))
+    assert "a line of a child" in logs
