@@ -145,20 +145,19 @@ static bool meet(PyObject *object, void *argument) {
   return true;
 }
 
-// Old modules have new members: a package's submodule, a cache that was filled. Their dicts are immortal by now, so
-// that the walk would stop before them.
-static int look_into_modules(struct ff_walk *walk, PyObject *modules) {
+// What is new: modules, and functions and classes in modules that have been here before. Of those modules the data is left
+// alone: it changes all the time, and what it is today would stay for good, again at each run.
+static int look_for_new(struct ff_walk *walk, PyObject *modules) {
   PyObject *module, *name, *member;
   Py_ssize_t at = 0;
   int rc = 0;
   while (rc == 0 && PyDict_Next(modules, &at, &name, &module)) {
+    bool is_old = _Py_IsImmortal(module) && PyModule_Check(module);
     rc = ff_walk_from(walk, name);
     if (rc == 0) rc = ff_walk_from(walk, module);
-    if (!PyModule_Check(module)) continue;
     Py_ssize_t in = 0;
-    while (rc == 0 && PyDict_Next(PyModule_GetDict(module), &in, &name, &member)) {
-      rc = ff_walk_from(walk, name);
-      if (rc == 0) rc = ff_walk_from(walk, member);
+    while (is_old && rc == 0 && PyDict_Next(PyModule_GetDict(module), &in, &name, &member)) {
+      if (is_definition(member)) rc = ff_walk_from(walk, member);
     }
   }
   return rc;
@@ -187,7 +186,7 @@ int ff_immortal_make(struct ff_immortal *out) {
   struct ff_walk walk;
   if (rc == 0) rc = ff_walk_init(&walk, meet, making);
   if (rc == 0) {
-    rc = made_before ? look_into_modules(&walk, modules) : ff_walk_from(&walk, modules);
+    rc = made_before ? look_for_new(&walk, modules) : ff_walk_from(&walk, modules);
     ff_walk_fini(&walk);
     made_before = true;
   }
