@@ -29,16 +29,20 @@ static void hear(int *way) {
   CHECK(read(way[0], &byte, 1) == 1);
 }
 
-// Populated with small pages, whatever the setting of the machine, and free to become huge afterwards.
+// Populated with small pages, whatever the setting of the machine: a range that has one keeps getting small ones.
+// Advice would do the same, but its opposite, which would have to follow, lets khugepaged in at any moment.
 static void populate(void) {
-  char *all = mmap(NULL, (RANGES + 1) * RANGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char *all = mmap(NULL, (RANGES + 1) * RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(all != MAP_FAILED);
   memory = (char *)(((uintptr_t)all + RANGE - 1) & ~(uintptr_t)(RANGE - 1));
-  madvise(memory, RANGES * RANGE, MADV_NOHUGEPAGE);
   static const int pages[RANGES] = {RANGE_PAGES, RANGE_PAGES, 470, 256, RANGE_PAGES, 0};
+  for (int range = 0; range < UNTOUCHED; range++) {
+    CHECK(mprotect(memory + range * RANGE, PAGE, PROT_READ | PROT_WRITE) == 0);
+    memory[range * RANGE] = 1;
+  }
+  CHECK(mprotect(memory, RANGES * RANGE, PROT_READ | PROT_WRITE) == 0);
   for (int range = 0; range < RANGES; range++)
     for (int i = 0; i < pages[range]; i++) memset(memory + range * RANGE + i * PAGE, range * 31 + i % 7 + 1, PAGE);
-  madvise(memory, RANGES * RANGE, MADV_HUGEPAGE);
   CHECK(mprotect(memory + READ_ONLY * RANGE, RANGE, PROT_READ) == 0);
 }
 

@@ -19,10 +19,12 @@ from frostfork.steps.report import Outcome
 _MOST = 1
 
 
-def drain_heap(*, most: int | None = None) -> Outcome:
+def drain_heap(*, most: int | None = None, pools: bool = True) -> Outcome:
     """Give back what an earlier run holds, then hold what is free now: memory held does not add up over runs.
 
     most: bytes of each kind that may be held; None means 1 % of resident memory.
+    pools: hold pymalloc's blocks too. They save a child a quarter of their size to twice their size, so they pay from
+    the fourth child that lives at the same time, or from the first; glibc's chunks save twice to three times theirs.
     details: pool_blocks and pool_bytes are pymalloc's share of the counts (0 where another allocator serves objects),
     capped is 1 if there was more to hold of one kind than `most`: the largest were then given back.
     Raises UnsupportedStepError where malloc is not glibc's.
@@ -33,8 +35,10 @@ def drain_heap(*, most: int | None = None) -> Outcome:
         )
     if most is None:
         most = _resident() * _MOST // 100
+    if not pools:
+        _core.pools_release()
     # pymalloc first: its own tables lie in the heap.
-    blocks, block_bytes, blocks_capped = _core.pools_drain(most) or (0, 0, False)
+    blocks, block_bytes, blocks_capped = (_core.pools_drain(most) if pools else None) or (0, 0, False)
     try:
         chunks, chunk_bytes, chunks_capped = _core.heap_drain(PAGE_SIZE, most)
     except OSError as error:
