@@ -19,7 +19,7 @@ from frostfork.steps.report import Outcome
 _MOST = 1
 
 
-def drain_heap(*, most: int | None = None, pools: bool = True) -> Outcome:
+def drain_heap(*, most: int | None = None, pools: bool = False) -> Outcome:
     """Give back what an earlier run holds, then hold what is free now: memory held does not add up over runs.
 
     most: bytes of each kind that may be held; None means 1 % of resident memory.
