@@ -132,10 +132,27 @@ struct verdict {
 
 static struct verdict of_type(enum ff_cause cause, PyTypeObject *type) { return (struct verdict){cause, type, true}; }
 
+// Whether this word holds the version by which the interpreter specializes its uses.
+static bool is_version(const struct ff_span *span, uintptr_t address) {
+  uintptr_t object = (uintptr_t)span->object, at = 0;
+  if (span->kind == FF_SPAN_TYPE) at = object + offsetof(PyTypeObject, tp_version_tag);
+#if PY_VERSION_HEX >= 0x030B0000
+  if (span->kind == FF_SPAN_OBJECT && PyFunction_Check(span->object))
+    at = object + offsetof(PyFunctionObject, func_version);
+  // Of a dict's keys: in the word behind their reference count.
+  if (span->kind == FF_SPAN_TABLE && (PyDict_Check(span->object) || PyType_Check(span->object))) at = span->start + 8;
+#endif
+  return at != 0 && address == at - at % 8;
+}
+
 static struct verdict judge_span(const struct judge *judge, const struct ff_span *span, uintptr_t address) {
   if (span->kind == FF_SPAN_STACK) return (struct verdict){FF_CAUSE_STACK, NULL, false};
   PyTypeObject *type = Py_TYPE(span->object);
   if (span->anchor != 0 && changed(judge, span->anchor)) return of_type(FF_CAUSE_NEW, type);
+  if (is_version(span, address)) {
+    PyTypeObject *named = span->kind == FF_SPAN_TYPE ? (PyTypeObject *)span->object : type;
+    return of_type(FF_CAUSE_VERSION, named);
+  }
   if (span->kind == FF_SPAN_TABLE) return of_type(FF_CAUSE_TABLE, type);
   uintptr_t object = (uintptr_t)span->object;
   if (span->anchor != 0 && address == object) return of_type(FF_CAUSE_REFCOUNT, type);

@@ -166,6 +166,26 @@ def test_values_of_a_dict_are_its_table() -> None:
     assert pages >= 10_000 * 24 / PAGE_SIZE
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 12), reason="only 3.12 gives an altered function a version when it is called"
+)
+def test_functions_that_are_called_get_versions() -> None:
+    source = "def f{0}(): pass\ndef g{0}():\n    for _ in range(100): f{0}()\n"
+    made: dict[str, Any] = {}
+    exec("".join(source.format(i) for i in range(2000)), made)
+    called = [made[f"f{i}"] for i in range(2000)]
+    for function in called:
+        function.__code__ = function.__code__.replace()  # takes its version away
+
+    def run() -> None:
+        for i in range(2000):
+            made[f"g{i}"]()
+
+    pages, changed = owned(blamed(run), "versions", "function")
+    assert changed >= 2000
+    assert pages >= pages_of(called) * 0.9
+
+
 def test_what_is_made_in_the_childs_time_is_new() -> None:
     holes = [i + 0.5 for i in range(40_000)]
     del holes[::2]  # a complex number takes a block of the same size
@@ -192,7 +212,7 @@ def test_types_are_named_with_their_module() -> None:
             kind.mark = 1  # type: ignore[attr-defined]  # takes its version away
             kind().mark  # gives it one  # noqa: B018
 
-    names = {owner.name for owner in blamed(change).owners if owner.cause == "types"}
+    names = {owner.name for owner in blamed(change).owners if owner.cause == "versions"}
     # Some lie on pages that the child had already copied when the blame began.
     assert len(names & {f"some.module.Marked{i}" for i in range(300)}) > 200
 
