@@ -17,26 +17,9 @@
 #include <link.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "py/census.h"
-
-// pymalloc's pools in 64-bit builds since 3.10 (Include/internal/pycore_obmalloc.h).
-enum { POOL = 16384, POOL_HEADER = 48, ALIGNMENT = 16, CLASSES = 32 };
-
-struct pool_header {
-  uint32_t used, unused;
-  uintptr_t free_block, next, previous;
-  uint32_t arena, size_class, next_offset, most_offset;
-};
-
-struct pool {
-  uintptr_t start;    // 0 when none was looked at
-  size_t block_size;  // 0 when this is not a pool
-  bool free[(POOL - POOL_HEADER) / ALIGNMENT];
-  _Alignas(16) unsigned char bytes[POOL];
-};
+#include "py/pool.h"
 
 struct segment {
   uintptr_t start, end;
@@ -62,7 +45,7 @@ struct judge {
   const struct ff_witness_findings *findings;
   struct ff_census census;
   struct sum sums[FF_CAUSES];
-  struct pool pool;
+  struct ff_pool pool;
   struct segment segments[SEGMENTS];
   size_t segments_count;
   struct owner owners[OWNERS];
@@ -97,33 +80,6 @@ static bool changed(const struct judge *judge, uintptr_t address) {
   return address >= page->address && (page->changed[word / 8] >> (word % 8 * 8) & 0xff) != 0;
 }
 
-// Looks at the pool that this address would be in, if there is one. The kernel does the reading, since the sixteen
-// kilobytes around any address need not be mapped.
-static void look_at_pool(struct pool *pool, uintptr_t address) {
-  uintptr_t start = address & ~(uintptr_t)(POOL - 1);
-  if (pool->start == start) return;
-  pool->start = start;
-  pool->block_size = 0;
-  struct iovec local = {pool->bytes, POOL}, remote = {(void *)start, POOL};
-  if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != POOL) return;
-  const struct pool_header *header = (const struct pool_header *)pool->bytes;
-  if (header->size_class >= CLASSES) return;
-  size_t size = (header->size_class + 1) * ALIGNMENT, blocks = (POOL - POOL_HEADER) / size;
-  if (header->most_offset != POOL - size || header->used > blocks || header->arena > 1 << 20) return;
-  if (header->next_offset < POOL_HEADER + size || header->next_offset > POOL) return;
-  if ((header->next_offset - POOL_HEADER) % size != 0) return;
-  memset(pool->free, 0, sizeof pool->free);
-  // Blocks are carved off one by one; those given back are chained through their first word.
-  for (size_t block = (header->next_offset - POOL_HEADER) / size; block < blocks; block++) pool->free[block] = true;
-  uintptr_t at = header->free_block;
-  for (size_t i = 0; at != 0 && i < blocks; i++) {
-    if (at < start + POOL_HEADER || at > start + POOL - size || (at - start - POOL_HEADER) % size != 0) return;
-    pool->free[(at - start - POOL_HEADER) / size] = true;
-    at = *(const uintptr_t *)(pool->bytes + (at - start));
-  }
-  pool->block_size = size;
-}
-
 struct verdict {
   enum ff_cause cause;
   const void *key;
@@ -132,10 +88,27 @@ struct verdict {
 
 static struct verdict of_type(enum ff_cause cause, PyTypeObject *type) { return (struct verdict){cause, type, true}; }
 
+// Whether this word holds the version by which the interpreter specializes its uses.
+static bool is_version(const struct ff_span *span, uintptr_t address) {
+  uintptr_t object = (uintptr_t)span->object, at = 0;
+  if (span->kind == FF_SPAN_TYPE) at = object + offsetof(PyTypeObject, tp_version_tag);
+#if PY_VERSION_HEX >= 0x030B0000
+  if (span->kind == FF_SPAN_OBJECT && PyFunction_Check(span->object))
+    at = object + offsetof(PyFunctionObject, func_version);
+  // Of a dict's keys: in the word behind their reference count.
+  if (span->kind == FF_SPAN_TABLE && (PyDict_Check(span->object) || PyType_Check(span->object))) at = span->start + 8;
+#endif
+  return at != 0 && address == at - at % 8;
+}
+
 static struct verdict judge_span(const struct judge *judge, const struct ff_span *span, uintptr_t address) {
   if (span->kind == FF_SPAN_STACK) return (struct verdict){FF_CAUSE_STACK, NULL, false};
   PyTypeObject *type = Py_TYPE(span->object);
   if (span->anchor != 0 && changed(judge, span->anchor)) return of_type(FF_CAUSE_NEW, type);
+  if (is_version(span, address)) {
+    PyTypeObject *named = span->kind == FF_SPAN_TYPE ? (PyTypeObject *)span->object : type;
+    return of_type(FF_CAUSE_VERSION, named);
+  }
   if (span->kind == FF_SPAN_TABLE) return of_type(FF_CAUSE_TABLE, type);
   uintptr_t object = (uintptr_t)span->object;
   if (span->anchor != 0 && address == object) return of_type(FF_CAUSE_REFCOUNT, type);
@@ -149,7 +122,7 @@ static struct verdict judge_span(const struct judge *judge, const struct ff_span
 
 // An object that the walk did not reach, known by its type pointer: a string that only C code refers to.
 static bool judge_unreached(struct judge *judge, uintptr_t block, uintptr_t address, struct verdict *verdict) {
-  const struct pool *pool = &judge->pool;
+  const struct ff_pool *pool = &judge->pool;
   for (uintptr_t object = block; object <= block + 32 && object + 16 <= block + pool->block_size; object += 16) {
     const uintptr_t *head = (const uintptr_t *)(pool->bytes + (object - pool->start));
     if (head[0] == 0 || !ff_census_is_type(&judge->census, head[1])) continue;
@@ -168,14 +141,14 @@ static struct verdict judge_word(struct judge *judge, uintptr_t address, enum ff
   const struct ff_span *span = ff_census_before(&judge->census, address);
   if (span != NULL && address < span->end) return judge_span(judge, span, address);
   if (kind == FF_KIND_ANONYMOUS) {
-    struct pool *pool = &judge->pool;
-    look_at_pool(pool, address);
+    struct ff_pool *pool = &judge->pool;
+    ff_pool_look(pool, address);
     size_t offset = address - pool->start;
     if (pool->block_size != 0) {
-      if (offset < POOL_HEADER) return (struct verdict){FF_CAUSE_ALLOCATOR, NULL, false};
-      size_t block = (offset - POOL_HEADER) / pool->block_size;
-      uintptr_t start = pool->start + POOL_HEADER + block * pool->block_size;
-      if (start + pool->block_size > pool->start + POOL || pool->free[block])
+      if (offset < FF_POOL_HEADER) return (struct verdict){FF_CAUSE_ALLOCATOR, NULL, false};
+      size_t block = (offset - FF_POOL_HEADER) / pool->block_size;
+      uintptr_t start = pool->start + FF_POOL_HEADER + block * pool->block_size;
+      if (start + pool->block_size > pool->start + FF_POOL_SIZE || pool->free[block])
         return (struct verdict){FF_CAUSE_ALLOCATOR, NULL, false};
       // Of the same block: what follows an object's known size is its own too, such as inline attributes.
       if (span != NULL && span->start >= start) return judge_span(judge, span, address);

@@ -13,6 +13,7 @@ enum ff_cause {
   FF_CAUSE_REFCOUNT,   // reference counts
   FF_CAUSE_COLLECTOR,  // collector headers
   FF_CAUSE_CODE,       // inline caches and counters of code objects
+  FF_CAUSE_VERSION,    // versions of dicts, types and functions, given out when a use of them is specialized
   FF_CAUSE_TYPE,       // bodies of types
   FF_CAUSE_TABLE,      // tables of dicts, sets and lists, buffers of bytearrays
   FF_CAUSE_OBJECT,     // bodies of other objects

@@ -22,16 +22,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "py/layout.h"
 #include "py/walk.h"
 
 enum { FIRST = 1 << 14 };
-
-// The collector's header; free-threaded builds have none, nor lists of objects.
-#ifdef Py_GIL_DISABLED
-enum { HEADER = 0 };
-#else
-enum { HEADER = 16 };
-#endif
 
 size_t ff_census_page(const struct ff_witness_findings *pages, uintptr_t address) {
   size_t low = 0, high = pages->pages;
@@ -93,44 +87,10 @@ static void add_table(struct ff_census *census, PyObject *owner, const void *fie
   add(census, (struct ff_span){start, start + size, owner, (uintptr_t)field, FF_SPAN_TABLE, false});
 }
 
-// struct _dictkeysobject, as far as its size depends on it.
-#if PY_VERSION_HEX >= 0x030B0000
-struct keys {
-  Py_ssize_t references;
-  uint8_t log2_size, log2_index_bytes, kind;
-#ifdef Py_GIL_DISABLED
-  uint8_t mutex;
-#endif
-  uint32_t version;
-  Py_ssize_t usable, entries;
-};
-
-static size_t keys_size(const void *address) {
-  const struct keys *keys = address;
-  if (keys->log2_size > 40 || keys->log2_index_bytes > 43) return 0;
-  size_t slots = (size_t)1 << keys->log2_size;
-  return sizeof *keys + ((size_t)1 << keys->log2_index_bytes) + (slots * 2 / 3) * (keys->kind == 0 ? 24 : 16);
-}
-#else
-struct keys {
-  Py_ssize_t references, size;
-  void *lookup;
-  Py_ssize_t usable, entries;
-};
-
-static size_t keys_size(const void *address) {
-  const struct keys *keys = address;
-  size_t slots = (size_t)keys->size;
-  if (slots > (size_t)1 << 40) return 0;
-  size_t index = slots <= 0xff ? 1 : slots <= 0xffff ? 2 : slots <= 0xffffffff ? 4 : 8;
-  return sizeof *keys + slots * index + (slots * 2 / 3) * 24;
-}
-#endif
-
 static void add_tables(struct ff_census *census, PyObject *object) {
   if (PyDict_Check(object)) {
     PyDictObject *dict = (PyDictObject *)object;
-    if (dict->ma_keys != NULL) add_table(census, object, &dict->ma_keys, keys_size(dict->ma_keys));
+    if (dict->ma_keys != NULL) add_table(census, object, &dict->ma_keys, ff_layout_keys_size(dict->ma_keys));
   } else if (PyList_Check(object)) {
     PyListObject *list = (PyListObject *)object;
     add_table(census, object, &list->ob_item, (size_t)list->allocated * sizeof(PyObject *));
@@ -143,7 +103,8 @@ static void add_tables(struct ff_census *census, PyObject *object) {
     add_table(census, object, &bytes->ob_bytes, (size_t)bytes->ob_alloc);
   } else if (PyType_Check(object) && PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE)) {
     PyHeapTypeObject *type = (PyHeapTypeObject *)object;
-    if (type->ht_cached_keys != NULL) add_table(census, object, &type->ht_cached_keys, keys_size(type->ht_cached_keys));
+    if (type->ht_cached_keys != NULL)
+      add_table(census, object, &type->ht_cached_keys, ff_layout_keys_size(type->ht_cached_keys));
   }
 #if PY_VERSION_HEX < 0x030B0000
   if (PyCode_Check(object)) {  // what later versions keep inside the code object
@@ -155,44 +116,6 @@ static void add_tables(struct ff_census *census, PyObject *object) {
       add(census, (struct ff_span){cache, cache + code->co_opcache_size * entry, object, 0, FF_SPAN_CODE, false});
   }
 #endif
-}
-
-static size_t items_of(PyObject *object) {
-#if PY_VERSION_HEX >= 0x030C0000
-  if (PyLong_Check(object)) {
-    size_t digits = ((PyLongObject *)object)->long_value.lv_tag >> 3;
-    return digits > 0 ? digits : 1;
-  }
-#endif
-  Py_ssize_t items = ((PyVarObject *)object)->ob_size;
-  if (items < 0) items = -items;
-  return items < (Py_ssize_t)1 << 40 ? (size_t)items : 0;
-}
-
-static size_t size_of(PyObject *object) {
-  PyTypeObject *type = Py_TYPE(object);
-  if (PyUnicode_Check(object)) {
-    PyASCIIObject *text = (PyASCIIObject *)object;
-    size_t length = (size_t)text->length + 1;
-    if (!text->state.compact) return (size_t)type->tp_basicsize;
-    if (text->state.ascii) return sizeof(PyASCIIObject) + length;
-    return sizeof(PyCompactUnicodeObject) + length * text->state.kind;
-  }
-  if (PyType_Check(object) && !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE))
-    return sizeof(PyTypeObject);
-  size_t size = (size_t)type->tp_basicsize;
-  return type->tp_itemsize > 0 ? size + items_of(object) * (size_t)type->tp_itemsize : size;
-}
-
-// Bytes before the object that belong to it: the collector's header, and pointers to a dict and weak references.
-static size_t before(PyObject *object, bool collected) {
-  size_t bytes = collected ? HEADER : 0;
-#if PY_VERSION_HEX >= 0x030C0000
-  if (PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_PREHEADER)) bytes += 2 * sizeof(void *);
-#elif PY_VERSION_HEX >= 0x030B0000
-  if (PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_MANAGED_DICT)) bytes += 2 * sizeof(void *);
-#endif
-  return bytes;
 }
 
 static int by_start(const void *left, const void *right) {
@@ -231,8 +154,8 @@ static bool meet(PyObject *object, void *argument) {
   bool collected = PyObject_IS_GC(object);
   if (collected) look_for_frozen(census, object);
   uintptr_t anchor = (uintptr_t)&object->ob_type;
-  add(census, (struct ff_span){address - before(object, collected), address + size_of(object), object, anchor, kind,
-                               collected});
+  add(census, (struct ff_span){address - ff_layout_before(object), address + ff_layout_size(object), object, anchor,
+                               kind, collected});
   add_tables(census, object);
   return true;
 }
@@ -256,11 +179,11 @@ static uintptr_t next_header(uintptr_t header) { return *(const uintptr_t *)head
 
 // How many objects are in the ring of this one, the ring's head not counted; -1 where it is not as expected.
 static Py_ssize_t count_ring(PyObject *from, Py_ssize_t most) {
-  uintptr_t first = (uintptr_t)from - HEADER;
+  uintptr_t first = (uintptr_t)from - FF_LAYOUT_HEADER;
   Py_ssize_t objects = 1, heads = 0;
   for (uintptr_t at = next_header(first); at != first; at = next_header(at)) {
     if (at == 0 || objects > most) return -1;
-    if (Py_REFCNT((PyObject *)(at + HEADER)) == 0)
+    if (Py_REFCNT((PyObject *)(at + FF_LAYOUT_HEADER)) == 0)
       heads++;
     else
       objects++;
@@ -271,9 +194,9 @@ static Py_ssize_t count_ring(PyObject *from, Py_ssize_t most) {
 // Walks from all frozen objects, if the ring of this one is theirs.
 static bool walk_frozen(struct ff_walk *walk, PyObject *from, Py_ssize_t frozen) {
   if (count_ring(from, frozen) != frozen) return false;
-  uintptr_t first = (uintptr_t)from - HEADER;
+  uintptr_t first = (uintptr_t)from - FF_LAYOUT_HEADER;
   for (uintptr_t at = next_header(first); at != first; at = next_header(at)) {
-    PyObject *object = (PyObject *)(at + HEADER);
+    PyObject *object = (PyObject *)(at + FF_LAYOUT_HEADER);
     if (Py_REFCNT(object) != 0) ff_walk_from(walk, object);
   }
   return true;

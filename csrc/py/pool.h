@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A pool of pymalloc: which of its blocks are free.
+
+#ifndef FROSTFORK_PY_POOL_H
+#define FROSTFORK_PY_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Of 64-bit builds since 3.10 (Include/internal/pycore_obmalloc.h).
+enum { FF_POOL_SIZE = 16384, FF_POOL_HEADER = 48, FF_POOL_ALIGNMENT = 16 };
+
+// Caller-owned; {0} before the first look.
+struct ff_pool {
+  uintptr_t start;    // 0 when none was looked at
+  size_t block_size;  // 0 when this is not a pool
+  bool free[(FF_POOL_SIZE - FF_POOL_HEADER) / FF_POOL_ALIGNMENT];
+  _Alignas(16) unsigned char bytes[FF_POOL_SIZE];  // a copy
+};
+
+// Looks at the pool that this address would be in, unless that was the last one looked at.
+void ff_pool_look(struct ff_pool *pool, uintptr_t address);
+
+#endif
