@@ -145,8 +145,8 @@ static bool meet(PyObject *object, void *argument) {
   return true;
 }
 
-// What is new: modules, and functions and classes in modules that have been here before. Of those modules the data is left
-// alone: it changes all the time, and what it is today would stay for good, again at each run.
+// What is new: modules, and functions and classes in modules that have been here before. Of those modules the data is
+// left alone: it changes all the time, and what it is today would stay for good, again at each run.
 static int look_for_new(struct ff_walk *walk, PyObject *modules) {
   PyObject *module, *name, *member;
   Py_ssize_t at = 0;

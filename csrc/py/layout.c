@@ -2,9 +2,10 @@
 //
 // Sizes of objects.
 //
-// Py_TYPE(object)->tp_basicsize and the number of items say most of it. Strings, integers, types and what stands before an
-// object have rules of their own. Sizes need not be exact for small objects: the census's user knows the blocks of
-// pymalloc. The keys of dicts are not in the public headers; they are written down here from the sources of 3.10 to 3.14.
+// Py_TYPE(object)->tp_basicsize and the number of items say most of it. Strings, integers, types and what stands before
+// an object have rules of their own. Sizes need not be exact for small objects: the census's user knows the blocks of
+// pymalloc. The keys of dicts are not in the public headers; they are written down here from the sources of 3.10
+// to 3.14.
 
 #include "py/layout.h"
 
@@ -80,4 +81,3 @@ size_t ff_layout_before(PyObject *object) {
 #endif
   return bytes;
 }
-

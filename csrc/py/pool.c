@@ -2,9 +2,10 @@
 //
 // Pools of pymalloc, recognised by their headers.
 //
-// Nothing public says which memory is pymalloc's. A pool's header has six fields that must agree with each other, and its
-// free blocks form a chain within it: memory that passes for a pool by chance is next to impossible. The kernel does the
-// reading, since the sixteen kilobytes around any address need not be mapped; where it refuses, no pool is known.
+// Nothing public says which memory is pymalloc's. A pool's header has six fields that must agree with each other, and
+// its free blocks form a chain within it: memory that passes for a pool by chance is next to impossible. The kernel
+// does the reading, since the sixteen kilobytes around any address need not be mapped; where it refuses, no pool is
+// known.
 
 #include "py/pool.h"
 
@@ -38,10 +39,10 @@ void ff_pool_look(struct ff_pool *pool, uintptr_t address) {
   for (size_t block = (header->next_offset - FF_POOL_HEADER) / size; block < blocks; block++) pool->free[block] = true;
   uintptr_t at = header->free_block;
   for (size_t i = 0; at != 0 && i < blocks; i++) {
-    if (at < start + FF_POOL_HEADER || at > start + FF_POOL_SIZE - size || (at - start - FF_POOL_HEADER) % size != 0) return;
+    if (at < start + FF_POOL_HEADER || at > start + FF_POOL_SIZE - size || (at - start - FF_POOL_HEADER) % size != 0)
+      return;
     pool->free[(at - start - FF_POOL_HEADER) / size] = true;
     at = *(const uintptr_t *)(pool->bytes + (at - start));
   }
   pool->block_size = size;
 }
-
