@@ -167,7 +167,7 @@ bool ff_immortal_supported(void) { return true; }
 
 bool ff_immortal_made(void) { return made_before; }
 
-int ff_immortal_make(struct ff_immortal *out) {
+int ff_immortal_make(struct ff_immortal *out, bool afresh) {
   static const char *const names[] = {"close", "fileno", "release", "__exit__", "__aexit__"};
   *out = (struct ff_immortal){0};
   PyObject *modules = PyImport_GetModuleDict();
@@ -175,7 +175,7 @@ int ff_immortal_make(struct ff_immortal *out) {
   int rc = making != NULL && modules != NULL ? 0 : -ENOMEM;
   if (rc == 0) {
     making->out = out;
-    making->again = made_before;
+    making->again = made_before && !afresh;
     making->sizeof_name = PyUnicode_InternFromString("__sizeof__");
     if (making->sizeof_name == NULL) rc = -ENOMEM;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
@@ -186,7 +186,7 @@ int ff_immortal_make(struct ff_immortal *out) {
   struct ff_walk walk;
   if (rc == 0) rc = ff_walk_init(&walk, meet, making);
   if (rc == 0) {
-    rc = made_before ? look_for_new(&walk, modules) : ff_walk_from(&walk, modules);
+    rc = making->again ? look_for_new(&walk, modules) : ff_walk_from(&walk, modules);
     ff_walk_fini(&walk);
     made_before = true;
   }
@@ -206,7 +206,8 @@ bool ff_immortal_supported(void) { return false; }
 
 bool ff_immortal_made(void) { return false; }
 
-int ff_immortal_make(struct ff_immortal *out) {
+int ff_immortal_make(struct ff_immortal *out, bool afresh) {
+  (void)afresh;
   *out = (struct ff_immortal){0};
   PyErr_SetString(PyExc_NotImplementedError, "this interpreter has no immortal objects");
   return -1;

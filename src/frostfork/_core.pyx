@@ -236,10 +236,10 @@ def immortalized():
     return bool(ff_immortal_made())
 
 
-def immortalize():
-    """Make immortal what modules reach. (objects, bytes, left_alone, hashed, versions), counted in this call."""
+def immortalize(bint afresh=False):
+    """Make immortal what modules reach, or what of it is new. (objects, bytes, left_alone, hashed, versions), counted in this call."""
     cdef ff_immortal_t done
-    ff_immortal_make(&done)
+    ff_immortal_make(&done, afresh)
     return (done.objects, done.bytes, done.left_alone, done.hashed, done.versions)
 
 

@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from frostfork.airflow.judging import Judging
 from frostfork.airflow.warming import Warming
 from frostfork.observe import Observation
 from frostfork.preload import PreloadMode, PreloadPolicy
@@ -46,6 +47,7 @@ class DagFileLearner:
         )
         self.preloader = Preloader(policy, local_names=self.local_names)
         self.warming = Warming(settings.steps, self.preloader.ledger)
+        self.judging = Judging(settings.blame)
         if plugins_folder:
             self.add_folder(plugins_folder)
 
@@ -106,6 +108,7 @@ class DagFileLearner:
             observed = Observation.from_journal(journal)
             observed.hot_code = [code for code in observed.hot_code if not self._is_local(code[0])]
             imported = self.preloader.learn(observed, source, budget_seconds=_BUDGET_SECONDS)
+            self.judging.read(journal)
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
             return
@@ -117,12 +120,14 @@ class DagFileLearner:
     def _is_local(self, file: str) -> bool:
         return any(file.startswith(folder + os.sep) for folder in self.preloader.policy.excluded)
 
-    def summary(self) -> str:
+    def summary(self) -> list[str]:
+        """What to say at the end."""
         report = self.preloader.report
-        return (
+        preloaded = (
             f"frostfork imported {len(report.preloaded)} modules in the parent in {report.seconds:.1f} s"
             f" and left {len(report.refused)} to the children"
         )
+        return [line for line in (preloaded, self.warming.summary(), self.judging.summary()) if line]
 
 
 def _names_in_zip(path: str) -> set[str]:

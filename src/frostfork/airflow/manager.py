@@ -41,13 +41,14 @@ from frostfork.journal import Journal
 from frostfork.observe import observe
 
 if TYPE_CHECKING:
+    from frostfork.airflow.judging import Judging
     from frostfork.preloader import Preloader
 
 
 log = logging.getLogger("frostfork.airflow")
 
 
-def _observed(target: Callable[[], None], journal: Journal, known: int, code: bool) -> None:
+def _observed(target: Callable[[], None], journal: Journal, known: int, code: bool, judging: Judging) -> None:
     """The child's entry: Airflow's, observed. known: how many modules the parent had when it forked."""
     # Between the fork and this entry Airflow sets up the child's logging, and imports modules for that in every child.
     # Newest first, and no further: to list all names would write the reference count of each, 1,200 pages of them.
@@ -58,6 +59,7 @@ def _observed(target: Callable[[], None], journal: Journal, known: int, code: bo
             origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
             journal.write_import(name, origin or "")
     with contextlib.ExitStack() as stack:
+        stack.callback(judging.finish, journal)
         with contextlib.suppress(Exception):
             stack.enter_context(observe(journal, pages=False, code=code))
         target()
@@ -98,9 +100,13 @@ class ObservedFileProcess(DagFileProcessorProcess):
             log.exception("frostfork cannot learn from this parse")
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
         code = cls.learner.wants_code(kwargs["dag_file_rel_path"])
-        observed = functools.partial(_observed, target, journal, len(sys.modules), code)
+        judging = cls.learner.judging
+        observed = functools.partial(_observed, target, journal, len(sys.modules), code, judging)
         try:
-            process: ObservedFileProcess = super().start(target=observed, bundle_path=bundle_path, **kwargs)
+            with judging.next_fork():
+                process: ObservedFileProcess = super().start(
+                    target=observed, bundle_path=bundle_path, **kwargs
+                )
         except BaseException:
             journal.close()
             raise
@@ -134,10 +140,9 @@ class SharedParentManager(DagFileProcessorManager):
         for module in (airflow_processor, comms):
             replace_name(module, "TypeAdapter", ReadyTypeAdapter)
         child_logging.prepare(supervisor)
-        if settings.preload != "off":
-            replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
-            self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
-            ObservedFileProcess.learner = self.learner
+        replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
+        self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
+        ObservedFileProcess.learner = self.learner
         super().before_run()
 
     def prepare_process_context(self) -> None:
@@ -192,6 +197,6 @@ class SharedParentManager(DagFileProcessorManager):
 
     def after_run(self) -> None:
         if self.learner is not None:
-            self.log.info(self.learner.summary())
-            self.log.info(self.learner.warming.summary())
+            for line in self.learner.summary():
+                self.log.info(line)
         super().after_run()

@@ -90,6 +90,14 @@ def provider_info() -> dict[str, Any]:
                         default="",
                         example="grpc,torch",
                     ),
+                    "blame": _option(
+                        "Judge every n-th parsing child: which shared pages did it copy, and what did it\n"
+                        "write there. The sum is logged when the DAG processor ends. 0 judges none; a child\n"
+                        "that is judged takes some tenths of a second longer.",
+                        default="0",
+                        example="100",
+                        kind="integer",
+                    ),
                     **{
                         name: _option(
                             f"Whether the parent of ``frostfork airflow dag-processor`` is to\n{meaning}.",

@@ -34,6 +34,7 @@ class Settings:
     approved: tuple[str, ...]
     deny: tuple[str, ...]
     steps: tuple[str, ...]
+    blame: int
 
     def covers(self, component: str) -> bool:
         """Whether frostfork is to act in this component."""
@@ -59,6 +60,7 @@ def parse(given: Mapping[str, str]) -> Settings:
         preload=_choice("preload", text["preload"], tuple(PRELOAD_MODES)),
         approved=_patterns("approved", text["approved"]),
         deny=_patterns("deny", text["deny"]),
+        blame=_count("blame", text["blame"]),
         steps=tuple(name for name in STEPS if _boolean(name, text[name])),
     )
 
@@ -79,6 +81,13 @@ def _boolean(option: str, value: str) -> bool:
     if word not in _BOOLEANS:
         raise _wrong(option, value, "True or False")
     return _BOOLEANS[word]
+
+
+def _count(option: str, value: str) -> int:
+    word = value.partition("#")[0].strip()
+    if not re.fullmatch(r"[0-9]{1,9}", word):
+        raise _wrong(option, value, "a whole number, 0 or more")
+    return int(word)
 
 
 def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:

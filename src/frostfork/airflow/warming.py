@@ -56,4 +56,7 @@ class Warming:
         """One sentence for the log at the end."""
         seconds = sum(report.seconds for report in self.reports)
         held = sum(report.bytes_held for report in self.reports)
-        return f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s and keeps {held >> 20} MB for good"
+        return (
+            f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s;"
+            f" {held >> 20} MB that modules hold will stay until the end"
+        )
