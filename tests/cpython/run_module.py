@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one module of CPython's own tests in this process, plain or warmed, and writes each test's outcome.
+
+    python run_module.py plain|warmed MODULE RESULTS
+
+RESULTS gets one JSON object a line, as it happens, so that a crash leaves what was known before it. Resources that
+`python -m test` leaves off (network, audio, much time) are off here too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import os
+import random
+import re
+import sys
+import unittest
+
+# What a parent that forks workers has loaded anyway: the more is warmed, the more can go wrong.
+COMMON = """
+    argparse ast asyncio base64 bisect calendar codecs collections concurrent.futures configparser contextlib copy csv
+    ctypes dataclasses datetime decimal difflib dis email.message enum fractions functools getpass glob gzip hashlib
+    heapq hmac html http.client importlib.metadata inspect io itertools json locale logging.config mimetypes
+    multiprocessing.pool operator pathlib pickle pkgutil platform pprint queue random re secrets selectors shutil
+    signal socket sqlite3 ssl statistics string struct subprocess tempfile textwrap threading time traceback types
+    typing unittest.mock urllib.request uuid warnings weakref xml.etree.ElementTree zipfile zoneinfo
+""".split()
+
+# An address, a temporary name: what may differ in a subtest's name from run to run.
+PASSING = re.compile(r"0x[0-9a-fA-F]{6,}|id=.\d{9,}|/tmp/[\w./-]+|@test_\d+|\b(?:tmp|test_python_)\w+")
+
+
+class Recorder(unittest.TestResult):
+    """Writes each outcome at once. A forked child that runs on into unittest writes nothing."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._owner = os.getpid()
+        self._unhappy = False
+
+    def write(self, **fields: object) -> None:
+        if os.getpid() == self._owner:
+            os.write(self._fd, json.dumps(fields).encode() + b"\n")
+
+    def _add(self, test: object, outcome: str, detail: str = "") -> None:
+        name = test.id() if isinstance(test, unittest.TestCase) else str(test)
+        self.write(id=PASSING.sub("...", name), outcome=outcome, detail=detail[-4000:])
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        super().startTest(test)
+        self.write(running=test.id())
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        self._add(test, "ok")
+
+    def addFailure(self, test, err) -> None:
+        self._add(test, "FAIL", self._exc_info_to_string(err, test))
+
+    def addError(self, test, err) -> None:
+        # _ErrorHolder, which stands for a class or module whose set-up failed, is no TestCase.
+        self._add(test, "ERROR", self._exc_info_to_string(err, test))
+
+    def addSkip(self, test, reason) -> None:
+        self._add(test, "skipped", reason)
+
+    def addExpectedFailure(self, test, err) -> None:
+        self._add(test, "expected failure")
+
+    def addUnexpectedSuccess(self, test) -> None:
+        self._add(test, "unexpected success")
+
+    def addSubTest(self, test, subtest, err) -> None:
+        if err is None:
+            self._add(subtest, "ok")
+        elif issubclass(err[0], test.failureException):
+            self._add(subtest, "FAIL", self._exc_info_to_string(err, test))
+        else:
+            self._add(subtest, "ERROR", self._exc_info_to_string(err, test))
+
+    def addDuration(self, test, elapsed) -> None:
+        """Not recorded: it differs from run to run."""
+
+
+def warm() -> dict[str, object]:
+    """Load what a parent has loaded, warm this process, and say what was done."""
+    for name in COMMON:
+        importlib.import_module(name)
+    import frostfork
+
+    report = frostfork.warmup()
+    return {
+        name: {"status": step.status, "reason": step.reason, "count": step.count, "unit": step.unit}
+        for name, step in report.steps.items()
+    }
+
+
+def main() -> int:
+    how, name, path = sys.argv[1:]
+    sys.path.pop(0)  # this file's folder
+    faulthandler.enable()
+    from test import support
+
+    support.use_resources = []
+    support.verbose = 0
+    random.seed(3)
+    recorder = Recorder(path)
+    try:
+        module = importlib.import_module(name)
+    except unittest.SkipTest as reason:
+        recorder.write(id=name, outcome="skipped", detail=str(reason))
+        recorder.write(finished=True)
+        return 0
+    suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+    if how == "warmed":
+        recorder.write(warmup=warm())
+    # Not unittest.main: like libregrtest's, this run leaves warning filters and signal handlers as they are.
+    suite.run(recorder)
+    recorder.write(finished=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
