@@ -170,7 +170,7 @@ class Comparison:
                 self.unsteady.append(f"{line}, warmed again {warmed_again.of(test)}")
             elif not warmed.ended or warmed.of(test) != "absent":
                 detail = warmed.details.get(test, "").strip()
-                self.unexplained.append(line + "".join(f"\n      {part}" for part in detail.splitlines()))
+                self.unexplained.append(line + "".join(f"\n      {part[:160]}" for part in detail.splitlines()[-12:]))
 
     def summary(self) -> str:
         """All of it, the worst last."""
