@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from frostfork import _end
 from frostfork.errors import ConfigurationError, UnsupportedStepError
 from frostfork.steps import report
 
