@@ -47,7 +47,7 @@
 
 // Functions and code have a version by which calls are specialized; a function that was never altered has its code's.
 // Read in the sources of these versions only.
-#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
 #define FF_PY_FUNCTION_VERSION 1
 #else
 #define FF_PY_FUNCTION_VERSION 0

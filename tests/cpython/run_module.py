@@ -12,6 +12,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import random
@@ -21,14 +22,83 @@ import types
 import unittest
 
 # What a parent that forks workers has loaded anyway: the more is warmed, the more can go wrong.
-COMMON = """
-    argparse ast asyncio base64 bisect calendar codecs collections concurrent.futures configparser contextlib copy csv
-    ctypes dataclasses datetime decimal difflib dis email.message enum fractions functools getpass glob gzip hashlib
-    heapq hmac html http.client importlib.metadata inspect io itertools json locale logging.config mimetypes
-    multiprocessing.pool operator pathlib pickle pkgutil platform pprint queue random re secrets selectors shutil
-    signal socket sqlite3 ssl statistics string struct subprocess tempfile textwrap threading time traceback types
-    typing unittest.mock urllib.request uuid warnings weakref xml.etree.ElementTree zipfile zoneinfo
-""".split()
+COMMON = [
+    "argparse",
+    "ast",
+    "asyncio",
+    "base64",
+    "bisect",
+    "calendar",
+    "codecs",
+    "collections",
+    "concurrent.futures",
+    "configparser",
+    "contextlib",
+    "copy",
+    "csv",
+    "ctypes",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "dis",
+    "email.message",
+    "enum",
+    "fractions",
+    "functools",
+    "getpass",
+    "glob",
+    "gzip",
+    "hashlib",
+    "heapq",
+    "hmac",
+    "html",
+    "http.client",
+    "importlib.metadata",
+    "inspect",
+    "io",
+    "itertools",
+    "json",
+    "locale",
+    "logging.config",
+    "mimetypes",
+    "multiprocessing.pool",
+    "operator",
+    "pathlib",
+    "pickle",
+    "pkgutil",
+    "platform",
+    "pprint",
+    "queue",
+    "random",
+    "re",
+    "secrets",
+    "selectors",
+    "shutil",
+    "signal",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "statistics",
+    "string",
+    "struct",
+    "subprocess",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "time",
+    "traceback",
+    "types",
+    "typing",
+    "unittest.mock",
+    "urllib.request",
+    "uuid",
+    "warnings",
+    "weakref",
+    "xml.etree.ElementTree",
+    "zipfile",
+    "zoneinfo",
+]
 
 # An address, a temporary name: what may differ in a subtest's name from run to run.
 PASSING = re.compile(r"0x[0-9a-fA-F]{6,}|id=.\d{9,}|/tmp/[\w./-]+|@test_\d+|\b(?:tmp|test_python_)\w+")
@@ -112,6 +182,16 @@ def all_code() -> list[tuple[str, int, str]]:
     ]
 
 
+def load(name: str) -> types.ModuleType:
+    """The module of tests. 3.11 and 3.12 may be installed without this one, which consists of another one's tests."""
+    if name != "test.test_multiprocessing_fork" or importlib.util.find_spec(name):
+        return importlib.import_module(name)
+    module = sys.modules[name] = types.ModuleType(name)
+    shared = importlib.import_module("test._test_multiprocessing")
+    shared.install_tests_in_module_dict(module.__dict__, "fork")
+    return module
+
+
 def main() -> int:
     how, name, path = sys.argv[1:]
     sys.path.pop(0)  # this file's folder
@@ -123,7 +203,7 @@ def main() -> int:
     random.seed(3)
     recorder = Recorder(path)
     try:
-        module = importlib.import_module(name)
+        module = load(name)
     except unittest.SkipTest as reason:
         recorder.write(id=name, outcome="skipped", detail=str(reason))
         recorder.write(finished=True)

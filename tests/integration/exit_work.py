@@ -66,10 +66,10 @@ in_list_of_instances = [Owner("of an instance in a list")]
 in_closure = closure(unflushed("of a closure"))
 in_generator = generator(unflushed("of a generator"))
 next(in_generator)
-in_default = lambda file=unflushed("of a default"): file  # noqa: E731
+in_default = lambda file=unflushed("of a default"): file  # noqa: B008, E731
 in_function = closure
 in_function.file = unflushed("of a function")  # type: ignore[attr-defined]
-in_archive = [gzip.open(os.path.join(FOLDER, "of an archive.gz"), "wt")]
+in_archive = [gzip.open(os.path.join(FOLDER, "of an archive.gz"), "wt")]  # noqa: SIM115
 in_archive[0].write("kept")
 in_bytes = [io.BufferedWriter(io.FileIO(os.path.join(FOLDER, "of a raw file"), "w"))]
 in_bytes[0].write(b"kept")
@@ -128,13 +128,9 @@ COLLECTED: list[int] = []
 
 def child() -> None:
     """A child that works and ends through the interpreter's whole exit, or at once."""
-    if HOW == "warmed":
-        from frostfork import fork
-    else:
-        fork = os.fork
     for normal in (True, False):
         sys.stdout.flush()
-        pid = fork()
+        pid = os.fork()
         if pid == 0:
             in_module.flush()
             work()

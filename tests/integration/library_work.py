@@ -82,7 +82,9 @@ def pandas() -> Results:
     frame = pd.DataFrame(
         {
             "team": ["red", "blue", "red", "green", "blue", "red"],
-            "day": pd.to_datetime(["2024-01-05", "2024-02-10", "2024-02-29", None, "2024-03-01", "2024-03-31"]),
+            "day": pd.to_datetime(
+                ["2024-01-05", "2024-02-10", "2024-02-29", None, "2024-03-01", "2024-03-31"]
+            ),
             "score": [3.5, 1.25, None, 8.0, 2.5, -1.0],
         }
     )
@@ -140,7 +142,10 @@ def sqlalchemy() -> Results:
             session.add(Team(name=name, players=[Player(name=f"{name} {number}") for number in range(3)]))
         session.commit()
         counted = (
-            sa.select(Team.name, sa.func.count(Player.id)).join(Player).group_by(Team.name).order_by(Team.name)
+            sa.select(Team.name, sa.func.count(Player.id))
+            .join(Player)
+            .group_by(Team.name)
+            .order_by(Team.name)
         )
         note.value("statement", str(counted))
         note.value("rows", session.execute(counted).all())
@@ -205,7 +210,13 @@ def pydantic() -> Results:
             return value
 
     pet = TypeAdapter(Annotated[Union[Cat, Dog], Field(discriminator="kind")])  # noqa: UP007 - the older form counts
-    note.value("pets", [pet.validate_python({"kind": "cat", "lives": "7"}), pet.validate_json('{"kind":"dog","color":"red"}')])
+    note.value(
+        "pets",
+        [
+            pet.validate_python({"kind": "cat", "lives": "7"}),
+            pet.validate_json('{"kind":"dog","color":"red"}'),
+        ],
+    )
     pages = Page[int].model_validate({"items": ["1", 2, 3.0]})
     note.value("page", pages)
     note.value("json", pages.model_dump_json())

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-
 WORK = Path(__file__).with_name("exit_work.py")
 
 
@@ -18,13 +17,18 @@ def left_behind(how: str, folder: Path) -> tuple[str, dict[str, str]]:
     """What the process and its children printed, and the files they wrote."""
     folder.mkdir()
     done = subprocess.run(
-        [sys.executable, str(WORK), how, str(folder)], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, str(WORK), how, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     files = {}
     for path in folder.iterdir():
-        files[path.name] = gzip.open(path, "rt").read() if path.suffix == ".gz" else path.read_text()
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            files[path.name] = file.read()
     return done.stdout, files
 
 
