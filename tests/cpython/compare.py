@@ -179,7 +179,9 @@ class Comparison:
             self.unexplained.append(f"{name}: nothing ran: {plain.ended or 'it has no tests'}")
         elif not warmed.warmup and plain.of(name) != "skipped":
             self.unexplained.append(f"{name}: was not warmed: {warmed.ended}")
-        elif failed := [f"{step}: {done['reason']}" for step, done in warmed.warmup.items() if done["status"] == "failed"]:
+        elif failed := [
+            f"{step}: {done['reason']}" for step, done in warmed.warmup.items() if done["status"] == "failed"
+        ]:
             self.unexplained.append(f"{name}: a step of the warmup failed: {', '.join(failed)}")
         elif differing(plain, warmed) or plain.ended or warmed.ended:
             self._look_again(name, plain, warmed)

@@ -245,6 +245,13 @@ WORK: dict[str, Callable[[], Results]] = {
 }  # fmt: skip
 
 
+def warm() -> None:
+    import frostfork
+
+    steps = frostfork.warmup().steps.values()
+    assert not [step for step in steps if step.status == "failed"], steps
+
+
 def main() -> None:
     library, how = sys.argv[1:]
     work = WORK[library]
@@ -256,11 +263,11 @@ def main() -> None:
 
     __import__(library)
     done = {}
-    frostfork.warmup()
+    warm()
     done["child"] = run_child(work, frostfork.fork)
     done["parent"] = work()
     # Again, when the library has filled its caches: these are warmed too.
-    frostfork.warmup()
+    warm()
     done["child of a parent that worked"] = run_child(work, frostfork.fork)
     done["parent, warmed twice"] = work()
     json.dump(done, sys.stdout)
