@@ -192,7 +192,7 @@ def load(name: str) -> types.ModuleType:
         shared.install_tests_in_module_dict(module.__dict__, "fork")
     pool = getattr(module, "WithThreadsTestPool", None)
     if pool is not None and sys.version_info < (3, 13):
-        # It waits for five minutes if a thread begins its task early enough; 3.13 made that five seconds.
+        # It waits for five minutes if a thread begins its task early enough; 3.13 made that one second.
         pool.test_terminate = None
     return module
 
