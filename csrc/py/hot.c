@@ -224,3 +224,17 @@ int ff_hot_set_code(PyObject *function, PyObject *code) {
 #endif
   return rc;
 }
+
+int ff_hot_same_kinds(PyObject *copy, PyObject *code) {
+#if PY_VERSION_HEX >= 0x030B0000
+  PyCodeObject *to = (PyCodeObject *)copy, *from = (PyCodeObject *)code;
+  int same = PyObject_RichCompareBool(to->co_localsplusnames, from->co_localsplusnames, Py_EQ);
+  if (same <= 0) return same;
+  Py_INCREF(from->co_localspluskinds);
+  Py_SETREF(to->co_localspluskinds, from->co_localspluskinds);
+#else
+  (void)copy;
+  (void)code;
+#endif
+  return 0;
+}

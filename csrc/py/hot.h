@@ -23,4 +23,8 @@ PyObject *ff_hot_functions(PyObject *wanted);
 // Give a function other code of equal meaning, and keep what the interpreter knows of the function.
 int ff_hot_set_code(PyObject *function, PyObject *code);
 
+// code.replace() forgets which variables are arguments (3.14) and which belong to a comprehension (3.12): give the copy
+// what the code knows. 0, or -1 with an exception set.
+int ff_hot_same_kinds(PyObject *copy, PyObject *code);
+
 #endif

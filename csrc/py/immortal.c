@@ -44,6 +44,9 @@ enum { VERDICTS = 1 << 10 };  // a cache: two classes in one slot only cost time
 
 struct making {
   struct ff_immortal *out;
+  // A debug build of the interpreter asserts that a string which is not interned for good is not immortal. Asked for at
+  // run time: such a build loads extensions made for the ordinary one.
+  bool debug;
   bool again;  // not the first time in this process: what is immortal has been here
   PyObject *resource_names[5];
   PyObject *sizeof_name;
@@ -134,6 +137,7 @@ static bool meet(PyObject *object, void *argument) {
     // A static class of an extension is immortal from the beginning, and what it refers to is not.
     return !making->again || (PyType_Check(object) && !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE));
   }
+  if (making->debug && PyUnicode_Check(object)) return false;
   if (must_go_on_dying(making, object)) {
     making->out->left_alone++;
     return false;
@@ -176,6 +180,7 @@ int ff_immortal_make(struct ff_immortal *out, bool afresh) {
   if (rc == 0) {
     making->out = out;
     making->again = made_before && !afresh;
+    making->debug = PySys_GetObject("gettotalrefcount") != NULL;
     making->sizeof_name = PyUnicode_InternFromString("__sizeof__");
     if (making->sizeof_name == NULL) rc = -ENOMEM;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {

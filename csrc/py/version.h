@@ -38,7 +38,11 @@
 #define FF_PY_IMMORTAL 0
 #else
 #define FF_PY_IMMORTAL 1
-#if PY_VERSION_HEX >= 0x030E0000
+#if PY_VERSION_HEX >= 0x030E0000 && SIZEOF_VOID_P > 4
+// The evaluation stack of 3.14 goes by the flag: without it the count alone is decremented without a look.
+#define FF_PY_MAKE_IMMORTAL(object) \
+  ((object)->ob_flags |= _Py_IMMORTAL_FLAGS, (object)->ob_refcnt = _Py_IMMORTAL_INITIAL_REFCNT)
+#elif PY_VERSION_HEX >= 0x030E0000
 #define FF_PY_MAKE_IMMORTAL(object) ((object)->ob_refcnt = _Py_IMMORTAL_INITIAL_REFCNT)
 #else
 #define FF_PY_MAKE_IMMORTAL(object) ((object)->ob_refcnt = _Py_IMMORTAL_REFCNT)
@@ -47,7 +51,7 @@
 
 // Functions and code have a version by which calls are specialized; a function that was never altered has its code's.
 // Read in the sources of these versions only.
-#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
 #define FF_PY_FUNCTION_VERSION 1
 #else
 #define FF_PY_FUNCTION_VERSION 0

@@ -45,6 +45,7 @@ from frostfork._os cimport (
 from frostfork._py cimport (
     ff_blame_judge,
     ff_hot_functions,
+    ff_hot_same_kinds,
     ff_hot_set_code,
     ff_hot_start,
     ff_hot_stop,
@@ -256,6 +257,13 @@ def code_stop():
 def functions(dict wanted):
     """The functions that modules reach and whose code has such a tuple among the keys of wanted."""
     return ff_hot_functions(wanted)
+
+
+def copy_code(code, constants):
+    """A copy of the code with other constants."""
+    copy = code.replace(co_consts=constants)
+    ff_hot_same_kinds(copy, code)
+    return copy
 
 
 def set_code(function, code):

@@ -34,6 +34,7 @@ cdef extern from "py/hot.h":
     list ff_hot_stop()
     list ff_hot_functions(dict wanted)
     int ff_hot_set_code(object function, object code) except -1
+    int ff_hot_same_kinds(object copy, object code) except -1
 
 
 cdef extern from "py/pools.h":

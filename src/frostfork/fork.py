@@ -14,7 +14,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from frostfork import _core
+from frostfork import _core, _end
 from frostfork.errors import BaselineError
 from frostfork.pages import Baseline
 
@@ -61,6 +61,8 @@ def fork(*, freeze: bool = True, baseline: bool = False) -> int:
 
 def _fork(freeze: bool, baseline: bool) -> int:
     """fork() and its stand-in for os.fork: both call this directly, so that warnings find the caller two frames up."""
+    if freeze:
+        _end.prepare()
     handle = _core.BaselineHandle() if baseline else None
     _state.forking = handle is not None
     try:
@@ -131,6 +133,7 @@ def install(*, baseline: bool = False, replace_os_fork: bool = False) -> Install
     if not _state.hooked:
         os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
         _state.hooked = True
+    _end.prepare()
     _state.installations += 1
     _state.baselines += baseline
     if replace_os_fork:

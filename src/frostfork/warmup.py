@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from frostfork import _end
 from frostfork.errors import ConfigurationError, UnsupportedStepError
 from frostfork.steps import report
 
@@ -36,6 +37,7 @@ def warmup(
             raise ConfigurationError(f"{name!r} is no step of a warmup; the steps are {', '.join(STEPS)}.")
     if "drain_heap" in chosen:
         _give_back()
+    _end.prepare()
     return report.WarmupReport({name: _run(name, ledger, strict) for name in STEPS if name in chosen})
 
 

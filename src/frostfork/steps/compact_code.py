@@ -82,7 +82,7 @@ def _copies(
         if id(code) not in copies:
             constants = tuple(copy(part) if _is_hot(part, hot) else part for part in code.co_consts)
             moved = any(map(operator.is_not, constants, code.co_consts))
-            copies[id(code)] = (code, code.replace(co_consts=constants) if moved else code.replace())
+            copies[id(code)] = (code, _core.copy_code(code, constants if moved else code.co_consts))
         return copies[id(code)][1]
 
     # What a code object makes when it is asked, and keeps, must not come to lie between the copies.

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs CPython's own tests twice, in plain processes and in warmed ones, and compares them test by test.
+
+    python compare.py [--jobs N] [--timeout SECONDS] [--keep FOLDER] [MODULE ...]
+
+Exit status: 0 when every difference is explained, 1 when one is not, 2 when this interpreter has no tests to run.
+Where a module differs, both runs of it are made once more, one at a time. A test that two plain runs disagree on is
+flaky and proves nothing; a test that differed once and then agreed is named as unsteady. A warmed process that crashes
+or hangs is never excused, unless the plain one did the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from allowed import reason
+
+# What the objects, the code and the types of a process go through; a name that this version lacks is left out.
+MODULES = [
+    "test_dict",
+    "test_set",
+    "test_list",
+    "test_tuple",
+    "test_weakref",
+    "test_weakset",
+    "test_gc",
+    "test_finalization",
+    "test_descr",
+    "test_class",
+    "test_generators",
+    "test_coroutines",
+    "test_asyncgen",
+    "test_asyncio",
+    "test_json",
+    "test_re",
+    "test_functools",
+    "test_dataclasses",
+    "test_enum",
+    "test_typing",
+    "test_types",
+    "test_abc",
+    "test_collections",
+    "test_contextlib",
+    "test_copy",
+    "test_pickle",
+    "test_threading",
+    "test_threading_local",
+    "test_inspect",
+    "test_traceback",
+    "test_exceptions",
+    "test_code",
+    "test_frame",
+    "test_dis",
+    "test_opcache",
+    "test_type_cache",
+    "test_monitoring",
+    "test_sys_settrace",
+    "test_sys_setprofile",
+    "test_fork1",
+    "test_multiprocessing_fork",
+]
+RUNNER = Path(__file__).with_name("run_module.py")
+
+
+class Run(NamedTuple):
+    """One process: how it ended, and per test how often each outcome was seen (a subtest may come more than once)."""
+
+    ended: str
+    outcomes: dict[str, Counter[str]]
+    details: dict[str, str]
+    warmup: dict[str, dict[str, object]]
+    seconds: float
+
+    def of(self, test: str) -> str:
+        """The outcome in words: the unhappy ones count most, "absent" when the test was not seen."""
+        seen = self.outcomes.get(test)
+        return ", ".join(sorted(seen.elements())) if seen else "absent"
+
+
+def names(wanted: list[str]) -> Iterator[str]:
+    """The importable names of these test modules: a package of tests becomes its modules, each run by itself."""
+    import test
+
+    here = {module.name: module for module in pkgutil.iter_modules(test.__path__)}
+    for name in wanted:
+        module = here.get(name.split(".")[0])
+        if name == "test_multiprocessing_fork" and module is None and "_test_multiprocessing" in here:
+            yield f"test.{name}"  # some installations lack it; run_module.py makes it
+        elif module is None:
+            print(f"{name}: this Python has none", flush=True)
+        else:
+            parts = pkgutil.iter_modules([str(Path(test.__path__[0], name))]) if module.ispkg else []
+            yield from [f"test.{name}.{part.name}" for part in parts if part.name.startswith("test_")] or [
+                f"test.{name}"
+            ]
+
+
+def run(how: str, name: str, timeout: float, keep: Path) -> Run:
+    """One test module in a process, a session and a folder of its own."""
+    results = keep / f"{name}.{how}.{time.monotonic_ns()}"
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, open(f"{results}.log", "wb") as log:
+        # The hash seed makes both runs meet the elements of a set in the same order.
+        process = subprocess.Popen(
+            [sys.executable, str(RUNNER), how, name, str(results)],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "PYTHONHASHSEED": "5", "TMPDIR": folder},
+        )  # fmt: skip
+        try:
+            ended = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            ended = None
+        # The tests' own children too, which a crash would leave behind: all of a session that is ours.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+    return read(results, ended, timeout, time.monotonic() - start)
+
+
+def read(results: Path, ended: int | None, timeout: float, seconds: float) -> Run:
+    """What a run wrote, up to where it ended."""
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    details, warmup, running, finished = {}, {}, "", False
+    for line in results.read_bytes().splitlines() if results.exists() else []:
+        entry = json.loads(line)
+        running = entry.get("running", running)
+        finished = finished or "finished" in entry
+        warmup = entry.get("warmup", warmup)
+        if "id" in entry:
+            outcomes[entry["id"]][entry["outcome"]] += 1
+            details[entry["id"]] = entry["detail"]
+    last = f" in {running}" if running and not finished else " after its tests" if finished else ""
+    if ended is None:
+        said = f"no end within {timeout:.0f} s{last}"
+    elif ended:
+        said = f"{'signal' if ended < 0 else 'exit status'} {abs(ended)}{last}"
+    else:
+        said = "" if finished else "no results"
+    return Run(said, dict(outcomes), details, warmup, seconds)
+
+
+class Comparison:
+    """What was found out over all modules, by kind; `unexplained` decides the exit status."""
+
+    def __init__(self, timeout: float, keep: Path) -> None:
+        self._timeout, self._keep = timeout, keep
+        self.tests = self.modules = 0
+        self.warmup: dict[str, dict[str, object]] = {}
+        self.explained: list[str] = []
+        self.flaky: list[str] = []
+        self.unsteady: list[str] = []
+        self.unexplained: list[str] = []
+
+    def _run(self, how: str, name: str) -> Run:
+        return run(how, name, self._timeout, self._keep)
+
+    def add(self, name: str, plain: Run, warmed: Run) -> str:
+        """Compare one module; returns what to print of it."""
+        self.modules += 1
+        self.tests += sum(sum(seen.values()) for seen in plain.outcomes.values())
+        self.warmup = self.warmup or warmed.warmup
+        before = len(self.unexplained)
+        if not plain.outcomes:
+            self.unexplained.append(f"{name}: nothing ran: {plain.ended or 'it has no tests'}")
+        elif not warmed.warmup and plain.of(name) != "skipped":
+            self.unexplained.append(f"{name}: was not warmed: {warmed.ended}")
+        elif failed := [
+            f"{step}: {done['reason']}" for step, done in warmed.warmup.items() if done["status"] == "failed"
+        ]:
+            self.unexplained.append(f"{name}: a step of the warmup failed: {', '.join(failed)}")
+        elif differing(plain, warmed) or plain.ended or warmed.ended:
+            self._look_again(name, plain, warmed)
+        bad = len(self.unexplained) - before
+        return f"{name}: {len(plain.outcomes)} tests, {plain.seconds + warmed.seconds:.0f} s" + (
+            f", {bad} DIFFER" if bad else ""
+        )
+
+    def _look_again(self, name: str, plain: Run, warmed: Run) -> None:
+        unclear = [
+            test for test in differing(plain, warmed) if reason(test, warmed.of(test)) is None
+        ] or plain.ended or warmed.ended  # fmt: skip
+        again, warmed_again = (
+            (self._run("plain", name), self._run("warmed", name)) if unclear else (plain, warmed)
+        )
+        if warmed.ended and plain.ended == warmed.ended:
+            self.flaky.append(f"{name}: both processes ended with {plain.ended}")
+        elif warmed.ended:
+            self.unexplained.append(
+                f"{name}: {warmed.ended} in the warmed process (plain: {plain.ended or 'well'})"
+            )
+        elif plain.ended:
+            self.flaky.append(f"{name}: {plain.ended} in the plain process")
+        for test in differing(plain, warmed):
+            line = f"{test}: plain {plain.of(test)}, warmed {warmed.of(test)}"
+            why = reason(test, warmed.of(test))
+            if why is not None:
+                self.explained.append(f"{line}: {why}")
+            elif again.of(test) != plain.of(test):
+                self.flaky.append(f"{line}, plain again {again.of(test)}")
+            elif warmed_again.of(test) == plain.of(test):
+                self.unsteady.append(f"{line}, warmed again {warmed_again.of(test)}")
+            elif not warmed.ended or warmed.of(test) != "absent":
+                detail = warmed.details.get(test, "").strip()
+                self.unexplained.append(
+                    line + "".join(f"\n      {part[:160]}" for part in detail.splitlines()[-12:])
+                )
+
+    def summary(self) -> str:
+        """All of it, the worst last."""
+        lines = [f"warmup {name}: {step['status']}, {step['count']} {step['unit']} {step['reason']}".rstrip()
+                 for name, step in self.warmup.items()]  # fmt: skip
+        for title in ("explained", "flaky", "unsteady", "unexplained"):
+            lines += [f"{title}: {entry}" for entry in getattr(self, title)]
+        lines.append(
+            f"{self.modules} modules, {self.tests} outcomes: {len(self.unexplained)} unexplained differences, "
+            f"{len(self.explained)} explained, {len(self.unsteady)} unsteady, {len(self.flaky)} flaky"
+        )
+        return "\n".join(lines)
+
+
+def differing(one: Run, other: Run) -> list[str]:
+    tests = dict.fromkeys([*one.outcomes, *other.outcomes])
+    return [test for test in tests if one.outcomes.get(test) != other.outcomes.get(test)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "modules", nargs="*", default=MODULES, help="as in `python -m test` (default: a list of ours)"
+    )
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one module")
+    parser.add_argument("--keep", type=Path, help="keep results and output of each process in this folder")
+    options = parser.parse_args()
+    try:
+        import test.support  # noqa: F401 - names() looks into the package
+    except ImportError:
+        print(f"This Python ({sys.executable}) has no test package; Debian has it in libpython3-testsuite.")
+        return 2
+    chosen = list(names(options.modules))
+    with tempfile.TemporaryDirectory() as scratch:
+        keep = (options.keep or Path(scratch)).absolute()
+        keep.mkdir(parents=True, exist_ok=True)
+        comparison = Comparison(options.timeout, keep)
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            pairs = pool.map(
+                lambda name: (name, *(run(how, name, options.timeout, keep) for how in ("plain", "warmed"))),
+                chosen,
+            )
+            done = []
+            for name, plain, warmed in pairs:
+                same = not differing(plain, warmed) and not plain.ended and not warmed.ended
+                done.append((name, plain, warmed))
+                print(f"{len(done)}/{len(chosen)} {name}: {len(plain.outcomes)} tests, "
+                      f"{plain.seconds:.1f} + {warmed.seconds:.1f} s{'' if same else ', to be looked at'}",
+                      flush=True)  # fmt: skip
+        # Second runs have the machine to themselves.
+        for name, plain, warmed in done:
+            said = comparison.add(name, plain, warmed)
+            if said.endswith("DIFFER"):
+                print(said, flush=True)
+    print(f"Python {sys.version.split()[0]}")
+    print(comparison.summary())
+    return 1 if comparison.unexplained else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
