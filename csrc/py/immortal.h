@@ -24,10 +24,9 @@ bool ff_immortal_supported(void);
 // Whether that has been done in this process, or in one that it was forked from.
 bool ff_immortal_made(void);
 
-// Make immortal what modules reach, as far as it owns no resource. The first time all of it; later what is new, which is new
-// modules, and new functions and classes in old ones; with `afresh` all of it again, what old modules' data has become
-// included. Returns 0, or -1 with an exception set; an object
-// that is immortal by then stays so.
+// Make immortal what modules reach, as far as it owns no resource. The first time all of it; later what is new, which
+// is new modules, and new functions and classes in old ones; with `afresh` all of it again, what old modules' data has
+// become included. Returns 0, or -1 with an exception set; an object that is immortal by then stays so.
 int ff_immortal_make(struct ff_immortal *out, bool afresh);
 
 #endif

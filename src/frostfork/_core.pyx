@@ -238,7 +238,7 @@ def immortalized():
 
 
 def immortalize(bint afresh=False):
-    """Make immortal what modules reach, or what of it is new. (objects, bytes, left_alone, hashed, versions), counted in this call."""
+    """Make immortal what modules reach, or what of it is new: (objects, bytes, left_alone, hashed, versions)."""
     cdef ff_immortal_t done
     ff_immortal_make(&done, afresh)
     return (done.objects, done.bytes, done.left_alone, done.hashed, done.versions)

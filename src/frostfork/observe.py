@@ -220,6 +220,26 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
             self._journal.close()
 
 
+class watch_code:  # noqa: N801 - used like a function
+    """Note which code this process runs, between start() and finish(), for the ledger of a warmup.
+
+    For a parent whose own work copies pages away from its children. A child that is forked meanwhile goes on noting,
+    for nobody, until it calls finish() too.
+    """
+
+    def start(self) -> bool:
+        """False where another tool has the place."""
+        try:
+            _core.code_start()
+        except (RuntimeError, ValueError):
+            return False
+        return True
+
+    def finish(self) -> list[CodeName]:
+        """What ran, in the order of first runs."""
+        return _core.code_stop()
+
+
 def _pages() -> PageCounts | None:
     try:
         return page_counts()

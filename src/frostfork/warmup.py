@@ -21,13 +21,19 @@ DEFAULT = tuple(name for name in STEPS if name != "merge")
 
 
 def warmup(
-    ledger: Ledger | None = None, *, steps: Iterable[str] | None = None, strict: bool = False
+    ledger: Ledger | None = None,
+    *,
+    steps: Iterable[str] | None = None,
+    strict: bool = False,
+    afresh: bool = False,
 ) -> report.WarmupReport:
     """Prepare this process, so that the children it forks from now on copy little of it.
 
     ledger: what children used so far; without it nothing is imported and no code is moved.
     steps: names out of STEPS; the order is ours. None means all but "merge".
     strict: raise what a step raises, UnsupportedStepError if it cannot be done here, instead of reporting it.
+    afresh: see what old modules hold by now as well. For once, when a process has done its work for the first time
+        and its caches are full: what they hold then stays.
 
     May be called again, after more was imported, and then costs in proportion to what is new.
     """
@@ -38,7 +44,7 @@ def warmup(
     if "drain_heap" in chosen:
         _give_back()
     _end.prepare()
-    return report.WarmupReport({name: _run(name, ledger, strict) for name in STEPS if name in chosen})
+    return report.WarmupReport({name: _run(name, ledger, strict, afresh) for name in STEPS if name in chosen})
 
 
 def _give_back() -> None:
@@ -48,7 +54,7 @@ def _give_back() -> None:
     release()
 
 
-def _step(name: str, ledger: Ledger | None) -> Callable[[], report.Outcome]:
+def _step(name: str, ledger: Ledger | None, afresh: bool) -> Callable[[], report.Outcome]:
     """The step's own function; its module is imported only if it runs."""
     import importlib
 
@@ -59,15 +65,17 @@ def _step(name: str, ledger: Ledger | None) -> Callable[[], report.Outcome]:
     function: Callable[..., report.Outcome] = getattr(
         importlib.import_module(f"frostfork.steps.{name}"), name
     )
+    if name == "immortalize":
+        return lambda: function(afresh=afresh)
     if name == "compact_code":
         return lambda: function({} if ledger is None else ledger.hot_code)
     return function
 
 
-def _run(name: str, ledger: Ledger | None, strict: bool) -> report.StepReport:
+def _run(name: str, ledger: Ledger | None, strict: bool, afresh: bool) -> report.StepReport:
     before = time.perf_counter()
     try:
-        done = _step(name, ledger)()
+        done = _step(name, ledger, afresh)()
     except Exception as error:  # the process that warms up has other work to do, and goes on to it
         if strict:
             raise

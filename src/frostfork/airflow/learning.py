@@ -113,8 +113,8 @@ class DagFileLearner:
             log.exception("frostfork could not learn from the parse of %s", source)
             return
         self._parses[source] = 1 if imported else self._parses.get(source, 0) + 1
+        self.warming.parsed(bool(imported), len(self._parses))
         if imported:
-            self.warming.imported()
             log.info("frostfork imported %d modules that %s uses", len(imported), source)
 
     def _is_local(self, file: str) -> bool:

@@ -38,7 +38,7 @@ from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import load
 from frostfork.fork import install
 from frostfork.journal import Journal
-from frostfork.observe import observe
+from frostfork.observe import observe, watch_code
 
 if TYPE_CHECKING:
     from frostfork.airflow.judging import Judging
@@ -58,6 +58,7 @@ def _observed(target: Callable[[], None], journal: Journal, known: int, code: bo
         for name in reversed(list(newest)):
             origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
             journal.write_import(name, origin or "")
+    watch_code().finish()  # the parent's
     with contextlib.ExitStack() as stack:
         stack.callback(judging.finish, journal)
         with contextlib.suppress(Exception):

@@ -13,8 +13,11 @@ from frostfork.errors import UnsupportedStepError
 from frostfork.steps.report import Outcome
 
 
-def immortalize() -> Outcome:
-    """In proportion to what is new since the last time. What is immortal now is never freed."""
+def immortalize(*, afresh: bool = False) -> Outcome:
+    """The first time all that modules reach; later new modules, and new functions and classes in old ones.
+
+    afresh: look at everything again, at the cost of the first time, since the data of modules has changed.
+    """
     if not _core.immortal_supported():
         version = ".".join(map(str, sys.version_info[:2]))
         if sys.version_info < (3, 12):
@@ -22,7 +25,7 @@ def immortalize() -> Outcome:
         raise UnsupportedStepError(
             f"The free-threaded build of Python {version} counts references elsewhere."
         )
-    objects, size, left_alone, hashed, versions = _core.immortalize()
+    objects, size, left_alone, hashed, versions = _core.immortalize(afresh)
     return Outcome(
         objects,
         "objects",
