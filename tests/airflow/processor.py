@@ -43,7 +43,7 @@ class Reporting(SharedParentManager):
     def after_run(self):
         super().after_run()
         report = self.preloader.report if self.preloader else None
-        facts = {"pid": os.getpid(), "learns": report is not None}
+        facts = {"pid": os.getpid()}
         if report is not None:
             facts.update(preloaded=list(report.preloaded), refused=report.refused)
         Path(os.environ["REPORT"]).write_text(json.dumps(facts))

@@ -297,6 +297,7 @@ def test_approved(modes: tuple[Run, Run]) -> None:
 
 def test_off(modes: tuple[Run, Run]) -> None:
     _, run = modes
-    assert not run.report["learns"]
+    assert run.report["preloaded"] == []
+    assert run.report["refused"]["ff_good"] == "preload is off"
     assert run.in_parent() == []
     assert [parse["had"] for parse in run.parsed("good_1")] == [[]] * ROUNDS

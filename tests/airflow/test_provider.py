@@ -62,18 +62,22 @@ def test_airflow_accepts_the_provider(airflow_home: Any) -> None:
     assert "frostfork" not in listed.stderr  # where Airflow would say what is wrong with it
 
 
+STEPS_ON = ("compact_code", "drain_heap", "immortalize", "collapse")
+STEPS_BUT_COLLAPSE = ("compact_code", "drain_heap", "immortalize")
+
+
 @pytest.mark.airflow
 def test_settings_come_from_airflows_configuration(airflow_home: Any) -> None:
-    configuration = "[frostfork]\nenabled = True\ndeny = grpc, torch\npreload = off\n"
+    configuration = "[frostfork]\nenabled = True\ndeny = grpc, torch\npreload = off\ncollapse = False\nblame = 7\n"
     (airflow_home.path / "airflow.cfg").write_text(configuration)
     script = "from frostfork.airflow.settings import load; print(load())"
     shown = airflow_home.run(sys.executable, "-c", script, frostfork__preload="approved")
-    wanted = Settings(True, tuple(COMPONENTS), "approved", (), ("grpc", "torch"))
+    wanted = Settings(True, tuple(COMPONENTS), "approved", (), ("grpc", "torch"), STEPS_BUT_COLLAPSE, 7)
     assert shown.stdout.splitlines()[-1] == str(wanted), shown.stderr
 
 
 def test_defaults() -> None:
-    assert parse({}) == Settings(False, tuple(COMPONENTS), "learned", (), ())
+    assert parse({}) == Settings(False, tuple(COMPONENTS), "learned", (), (), STEPS_ON, 0)
     assert parse({name: option["default"] for name, option in OPTIONS.items()}) == parse({})
 
 
@@ -106,6 +110,8 @@ def test_components(text: str, chosen: tuple[str, ...]) -> None:
         ("enabled", "", "True or False"),
         ("components", "all,-webserver", "api-server"),
         ("preload", "everything", "approved, learned or off"),
+        ("merge", "perhaps", "True or False"),
+        ("blame", "-1", "a whole number, 0 or more"),
         ("approved", "pandas; numpy", "module names"),
         ("deny", "google..cloud", "module names"),
     ],
