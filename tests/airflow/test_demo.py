@@ -54,6 +54,8 @@ def test_both_variants_parse_every_file(tmp_path: Path) -> None:
     assert set(result["ratio"]["kinds"]) == kinds
     assert (result["files"], result["rounds"]) == (12, 1)
     assert "pandas" in result["preload"]["preloaded"]
+    steps = [step for warmup in result["warmups"] for step in warmup.values()]
+    assert {"compact_code", "drain_heap"} <= {step["name"] for step in steps if step["status"] == "done"}
     assert result["environment"]["airflow"]
     # A parse of pandas that does not import pandas is a difference that no noise hides.
     pandas = result["ratio"]["kinds"]["pandas"]

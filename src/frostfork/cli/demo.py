@@ -94,6 +94,7 @@ def _measure(folder: Path, rounds: int, processes: int, homes: Path) -> dict[str
     result["files"] = max(result[variant]["files"] for variant in runs.VARIANTS)
     ours = measured["frostfork"]
     result["preload"] = {"preloaded": ours.preloaded, "refused": ours.refused}
+    result["warmups"] = ours.warmups
     result["environment"] = {
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),

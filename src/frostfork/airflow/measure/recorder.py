@@ -52,7 +52,8 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
             if preloader is None:
                 return
             report = preloader.report
-            size = (len(report.preloaded), len(report.refused))
+            warmups = self.learner.warming.reports
+            size = (len(report.preloaded), len(report.refused), len(warmups))
             if size == getattr(self, "_recorded_size", None):
                 return
             self._recorded_size = size
@@ -61,6 +62,7 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
                 event="preload",
                 preloaded=dict(report.preloaded),
                 refused={module: str(reason) for module, reason in report.refused.items()},
+                warmups=[{name: step._asdict() for name, step in warmup.steps.items()} for warmup in warmups],
             )
 
     return Recorded

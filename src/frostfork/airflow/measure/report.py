@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _REFUSED_SHOWN = 3
 # Two tables of seven columns fit into a terminal of 80.
@@ -95,6 +95,8 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         shown = [f"{module} ({reason})" for module, reason in list(refused.items())[:_REFUSED_SHOWN]]
         more = len(refused) - len(shown)
         lines.append("Not preloaded: " + "; ".join(shown) + (f"; and {more} more." if more else "."))
+    if result["warmups"]:
+        lines.append(_warmed_up(result["warmups"]))
     shares = [result[variant]["foreign_cpu_share"] or 0.0 for variant in ("stock", "frostfork")]
     if max(shares) > _QUIET:
         written = " and ".join(f"{share:.0%}" for share in shares)
@@ -141,3 +143,17 @@ def _factor(value: float | None) -> Text:
     if value is None:
         return Text("-", style="dim")
     return Text(f"{value:.2f}", style="green" if value < 0.95 else "red" if value > 1.05 else "")
+
+
+def _warmed_up(warmups: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
+    """One sentence: what the warmups did, step by step, and why a step never did anything."""
+    seconds = sum(step["seconds"] for warmup in warmups for step in warmup.values())
+    parts = []
+    for name in warmups[0]:
+        runs = [warmup[name] for warmup in warmups if name in warmup]
+        done = [run for run in runs if run["status"] == "done"]
+        if done:
+            parts.append(f"{name} {sum(run['count'] for run in done):,} {done[0]['unit']}")
+        else:
+            parts.append(f"{name} {runs[-1]['status']} ({runs[-1]['reason'].rstrip('.')})")
+    return f"Warmed up {len(warmups)} times in {seconds:.1f} s: {'; '.join(parts)}."

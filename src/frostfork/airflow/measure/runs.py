@@ -210,6 +210,7 @@ class _Tail:
             entry: dict[str, Any] = json.loads(line)
             if entry["event"] == "preload":
                 measured.preloaded, measured.refused = entry["preloaded"], entry["refused"]
+                measured.warmups = entry["warmups"]
             else:
                 parses.append(_parse(entry))
         return parses

@@ -86,6 +86,7 @@ class Measured:
     manager_rss: list[int] = field(default_factory=list)
     preloaded: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    warmups: list[dict[str, dict[str, Any]]] = field(default_factory=list)  # each by step, as StepReport
     notes: list[str] = field(default_factory=list)
 
 
