@@ -20,6 +20,7 @@ from frostfork.observe import watch_code
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
+    from frostfork.observe import CodeName
     from frostfork.preload import Ledger
     from frostfork.steps.report import WarmupReport
 
@@ -29,7 +30,8 @@ log = logging.getLogger("frostfork.airflow")
 _MANY_FUNCTIONS = 200
 _SECONDS_BETWEEN = 10.0
 
-_FEW_RESULTS = 10  # less says nothing of what the manager runs
+# The manager runs the same code for every result. While it is watched its children copy more, so that is kept short.
+_WATCHED_RESULTS = 12
 
 
 class Warming:
@@ -41,8 +43,10 @@ class Warming:
         self._imported = True
         self._functions = 0  # how many were known at the last warmup
         self._last = 0.0
-        self._own_code: watch_code | None = watch_code()
-        self._watching = False
+        self._watch: watch_code | None = None
+        self._watched = 0  # results since then
+        self._own_code: list[CodeName] | None = None if "compact_code" in steps else []
+        self._complete = False
         self._quiet = 0  # results since something was imported
         self.reports: list[WarmupReport] = []
 
@@ -50,17 +54,24 @@ class Warming:
         """After each result. imported: whether it made the parent import something; files: how many are known."""
         self._imported = self._imported or imported
         self._quiet = 0 if imported else self._quiet + 1
-        if self._own_code is None or self._quiet < max(_FEW_RESULTS, files if self._watching else files // 4):
-            return
-        if self._watching:
-            for code in self._own_code.finish():
+        if not self._complete:
+            self._look_at_manager(files)
+
+    def _look_at_manager(self, files: int) -> None:
+        if self._own_code is None and self._watch is None and self._quiet > files // 4:
+            self._watch = watch_code()
+            if not self._watch.start():
+                self._watch, self._own_code = None, []
+            self._watched = 0
+        elif self._watch is not None:
+            self._watched += 1
+            if self._watched >= _WATCHED_RESULTS:
+                self._own_code, self._watch = self._watch.finish(), None
+        if self._own_code is not None and self._quiet > max(files, _WATCHED_RESULTS):
+            for code in self._own_code:
                 self._ledger.hot_code.setdefault(code, 0)  # behind what children run, and so apart from it
-            self._own_code = None
+            self._complete = True
             self._run(afresh=True)
-        elif "compact_code" in self._steps and self._own_code.start():
-            self._watching = True
-        else:
-            self._own_code = None
 
     def run_if_due(self) -> None:
         """Before a fork."""
