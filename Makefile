@@ -62,6 +62,10 @@ test-exit: ## A warmed process and its children end without an invalid access: v
 bench: .venv/.lock-demo .venv/.installed ## The benchmark suite: ratios measured side by side in one run
 	@$(in_venv) .venv/bin/python benchmarks/run.py $(BENCH_FLAGS)
 
+.PHONY: warmup-table
+warmup-table: ## What a warmup gives on each Python that the machine has: the table in docs/warmup.md (not part of CI)
+	@tools/warmup-table
+
 .PHONY: lint
 lint: .venv-lint/.lock-lint ## ruff, mypy --strict, clang-format, cython-lint: check only
 	ruff check $(python_dirs)

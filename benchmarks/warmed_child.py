@@ -70,7 +70,7 @@ def private_bytes(pid: int | str = "self") -> int:
         return sum(int(size) * 1024 for size in re.findall(r"^Private_\w+: +(\d+) kB", rollup.read(), re.M))
 
 
-def _in_child(body: Callable[[], Any], *, freeze: bool = False) -> Any:
+def in_child(body: Callable[[], Any], *, freeze: bool = False) -> Any:
     read, write = os.pipe()
     pid = frostfork.fork(freeze=freeze)
     if pid == 0:
@@ -84,7 +84,8 @@ def _in_child(body: Callable[[], Any], *, freeze: bool = False) -> Any:
     return json.loads(result)
 
 
-def learned() -> frostfork.Ledger:
+def learned(work: Callable[[], None] = workload.work) -> frostfork.Ledger:
+    """What two children used that did this work."""
     ledger = frostfork.Ledger()
     for code in (False, True):
         journal = frostfork.Journal()
@@ -92,9 +93,9 @@ def learned() -> frostfork.Ledger:
         def observed(journal: frostfork.Journal = journal, code: bool = code) -> None:
             gc.freeze()
             with frostfork.observe(journal, pages=False, code=code):
-                workload.work()
+                work()
 
-        _in_child(observed)
+        in_child(observed)
         ledger.record(frostfork.Observation.from_journal(journal))
         journal.close()
         frostfork.warmup(ledger, steps=["preload"])
@@ -116,7 +117,7 @@ def _measured(parent: str) -> dict[str, Any]:
         workload.work()
         return private_bytes()
 
-    return {"private": _in_child(worked, freeze=parent.startswith("warmup")), "steps": steps}
+    return {"private": in_child(worked, freeze=parent.startswith("warmup")), "steps": steps}
 
 
 def _said(step: frostfork.StepReport) -> str:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _IMPORT_FIELDS = 6  # after the word "import": name, origin, start, self, cumulative, error
 _CHUNK = 1 << 20
@@ -73,10 +73,11 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
 
-    def __del__(self) -> None:
+    # At the end of a warmed process this module's globals are gone before the journals of another.
+    def __del__(self, getpid: Callable[[], int] = os.getpid, close: Callable[[int], None] = os.close) -> None:
         # In a child the number may by now belong to a file of the user's.
-        if getattr(self, "_pid", None) == os.getpid():
-            self.close()
+        if getattr(self, "_pid", None) == getpid() and self._fd >= 0:
+            close(self._fd)
 
 
 def _identity(fd: int) -> tuple[int, int]:

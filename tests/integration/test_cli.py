@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,12 @@ def test_doctor_says_what_each_feature_means() -> None:
     assert found["CPython"]["found"] == ".".join(map(str, sys.version_info[:3]))
     assert found["immortal objects"]["ok"] == (sys.version_info >= (3, 12))
     assert found["frame numbers"]["ok"] == found["CAP_SYS_ADMIN"]["ok"]
+    ksm = Path("/sys/kernel/mm/ksm/run")
+    assert (found["KSM"]["found"] in ("running", "refused")) == (ksm.exists() and ksm.read_text().strip() == "1")
+    assert found["transparent huge pages"]["ok"] == (found["transparent huge pages"]["found"] in ("always", "madvise"))
+    if platform.libc_ver()[0] == "glibc" and "LD_PRELOAD" not in os.environ:
+        assert found["malloc"]["found"] == "glibc"
+        assert found["malloc"]["ok"]
     table = run("doctor").stdout
     assert all(feature in table for feature in found)
 

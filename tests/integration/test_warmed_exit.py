@@ -54,3 +54,11 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     )
     assert done.stdout == "0\n"
     assert out.read_text() == "kept"
+
+
+def test_journal_left_open_at_the_end_of_a_warmed_process_says_nothing() -> None:
+    script = "import frostfork; journal = frostfork.Journal(); frostfork.warmup(); print(journal.fileno() > 2)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -73,9 +73,27 @@ def _kernel() -> Iterator[Finding]:
         else "CONFIG_NO_PAGE_MAPCOUNT: parts of large folios count as shared until all of the folio is ours",
     )  # fmt: skip
     huge = _read("/sys/kernel/mm/transparent_hugepage/enabled")
+    usable = _chosen(huge) in ("always", "madvise")
     yield Finding(
-        "kernel", "transparent huge pages", None, _chosen(huge), "copied 2 MB at a time where they are used"
-    )
+        "kernel", "transparent huge pages", usable, _chosen(huge),
+        "warmup's collapse puts large parents on them; a child that writes still copies small pages" if usable
+        else "warmup's collapse is refused",
+    )  # fmt: skip
+    yield _merging()
+
+
+def _merging() -> Finding:
+    running = {"0": "not running", "1": "running"}.get(_read("/sys/kernel/mm/ksm/run"), "none")
+    if running == "running":
+        try:
+            _core.merge_get()
+        except OSError as error:
+            running, meaning = "refused", f"warmup's merge is refused: {os.strerror(error.errno or 0)}"
+        else:
+            meaning = "warmup's merge can be asked for; it costs a kernel thread's time"
+    else:
+        meaning = "warmup's merge is refused, which is off by default; root starts KSM in /sys/kernel/mm/ksm/run"
+    return Finding("kernel", "KSM", None, running, meaning)
 
 
 def _interpreter() -> Iterator[Finding]:
@@ -88,13 +106,20 @@ def _interpreter() -> Iterator[Finding]:
         sys.executable,
     )
     yield _flag(
-        "interpreter", "immortal objects", version >= (3, 12),
-        "reference counts of shared objects can be left alone (PEP 683)",
-        "before 3.12: every use of a shared object writes its reference count",
+        "interpreter", "immortal objects", _core.immortal_supported(),
+        "warmup's immortalize: reference counts of shared objects are left alone (PEP 683)",
+        "before 3.12 and free-threaded: every use of a shared object writes its reference count",
     )  # fmt: skip
     yield _flag(
         "interpreter", "names hot code", version >= (3, 12),
-        "sys.monitoring shows which functions run, at nearly no cost", "before 3.12: only a slow profiler shows it",
+        "sys.monitoring shows warmup's compact_code which functions run, at nearly no cost",
+        "before 3.12: a profile function shows it, which slows each call of the children that are asked",
+    )  # fmt: skip
+    other = _core.heap_allocator()
+    yield Finding(
+        "interpreter", "malloc", not other, other or "glibc",
+        "warmup's drain_heap is refused: it knows glibc's heap only" if other
+        else "warmup's drain_heap holds free memory that children would fill in shared pages",
     )  # fmt: skip
     threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     yield Finding(
