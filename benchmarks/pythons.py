@@ -19,11 +19,14 @@ import statistics
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PARENTS = ("plain", "freeze", "warmup")
-_ALONE = ("collapse", "merge")
 _LARGE = 200 << 20  # enough for the rule of collapse
+_ALONE = {"collapse": f"`collapse`, a parent of {_LARGE >> 20} MB", "merge": "`merge`, asked for"}
 _ROUNDS = 7
 
 
@@ -49,7 +52,7 @@ def _parent(how: str) -> dict[str, Any]:
 
 
 def _alone(step: str) -> dict[str, Any]:
-    """What a step says that the small parents above do not take: collapse is for large ones, merge is off by default."""
+    """What a step says that the parents above do not take: collapse is for large ones, merge is off by default."""
     from pairs import small_objects
 
     import frostfork
@@ -83,28 +86,23 @@ def _table(records: list[dict[str, Any]]) -> str:
     """One column for each Python, oldest first; below, the reasons of steps that were not done."""
     records = sorted(records, key=lambda record: [int(part) for part in re.findall(r"\d+", record["python"])])
     reasons: list[str] = []
-    rows = [["", *(record["python"] for record in records)]]
+    cells: dict[str, Callable[[dict[str, Any]], str]] = {"": lambda record: str(record["python"])}
     for name in records[0]["steps"]:
         if name not in _ALONE:
-            rows.append([f"`{name}`", *(_said(record["steps"][name], reasons) for record in records)])
-    for name in _ALONE:
-        label = f"`{name}`" + (f", a parent of {_LARGE >> 20} MB" if name == "collapse" else ", asked for")
-        rows.append([label, *(_said(record["alone"][name], reasons) for record in records)])
+            cells[f"`{name}`"] = lambda record, name=name: _said(record["steps"][name], reasons)
+    for name, label in _ALONE.items():
+        cells[label] = lambda record, name=name: _said(record["alone"][name], reasons)
     for how in _PARENTS:
-        rows.append([f"private memory of a child, {how}", *(_spread(record["private"][how]) for record in records)])
+        cells[f"private memory of a child, {how}"] = lambda record, how=how: _spread(record["private"][how])
     for other in ("plain", "freeze"):
-        rows.append([f"warmup / {other}", *(_ratio(record["private"], other) for record in records)])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---" * len(rows[0]) + "|")
-    lines.append("")
-    lines += [f"{at}. {reason}" for at, reason in enumerate(reasons, 1)]
-    rounds = {len(record["private"]["plain"]) for record in records}
-    dates, kernels = ({record[what] for record in records} for what in ("date", "kernel"))
-    lines += [
-        "",
-        f"Medians of {', '.join(map(str, sorted(rounds)))} runs each, with the least and the most. "
-        f"{', '.join(sorted(dates))}, Linux {', '.join(sorted(kernels))}, {platform.machine()}.",
-    ]
+        cells[f"warmup / {other}"] = lambda record, other=other: _ratio(record["private"], other)
+    lines = [f"| {label} | {' | '.join(map(cell, records))} |" for label, cell in cells.items()]
+    lines.insert(1, "|---" * (len(records) + 1) + "|")
+    runs = sorted({len(record["private"]["plain"]) for record in records})
+    dates, kernels = (sorted({record[what] for record in records}) for what in ("date", "kernel"))
+    where = f"{', '.join(dates)}, Linux {', '.join(kernels)}, {platform.machine()}."
+    lines += ["", *(f"{at}. {reason}" for at, reason in enumerate(reasons, 1)), ""]
+    lines.append(f"Medians of {', '.join(map(str, runs))} runs each, with the least and the most. {where}")
     return "\n".join(lines)
 
 
@@ -118,18 +116,20 @@ def _said(step: dict[str, Any], reasons: list[str]) -> str:
 
 def _spread(values: list[int]) -> str:
     middle, least, most = (value / 1e6 for value in (statistics.median(values), min(values), max(values)))
-    return f"{middle:.2f} MB ({least:.2f}–{most:.2f})"
+    return f"{middle:.2f} MB ({least:.2f} to {most:.2f})"
 
 
 def _ratio(private: dict[str, list[int]], other: str) -> str:
     pairs = [ours / theirs for ours, theirs in zip(private["warmup"], private[other], strict=True)]
-    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f}–{max(pairs):.2f})"
+    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What a warmup gives on this Python.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("measure", help="one record, as JSON").add_argument("--rounds", type=int, default=_ROUNDS)
+    commands.add_parser("measure", help="one record, as JSON").add_argument(
+        "--rounds", type=int, default=_ROUNDS
+    )
     commands.add_parser("table", help="records as Markdown").add_argument("files", nargs="+", type=Path)
     commands.add_parser("parent", help="one parent and its child").add_argument("how", choices=_PARENTS)
     commands.add_parser("alone", help="one step by itself").add_argument("step", choices=_ALONE)

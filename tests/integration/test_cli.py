@@ -54,8 +54,12 @@ def test_doctor_says_what_each_feature_means() -> None:
     assert found["immortal objects"]["ok"] == (sys.version_info >= (3, 12))
     assert found["frame numbers"]["ok"] == found["CAP_SYS_ADMIN"]["ok"]
     ksm = Path("/sys/kernel/mm/ksm/run")
-    assert (found["KSM"]["found"] in ("running", "refused")) == (ksm.exists() and ksm.read_text().strip() == "1")
-    assert found["transparent huge pages"]["ok"] == (found["transparent huge pages"]["found"] in ("always", "madvise"))
+    assert (found["KSM"]["found"] in ("running", "refused")) == (
+        ksm.exists() and ksm.read_text().strip() == "1"
+    )
+    assert found["transparent huge pages"]["ok"] == (
+        found["transparent huge pages"]["found"] in ("always", "madvise")
+    )
     if platform.libc_ver()[0] == "glibc" and "LD_PRELOAD" not in os.environ:
         assert found["malloc"]["found"] == "glibc"
         assert found["malloc"]["ok"]

@@ -57,7 +57,9 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def test_journal_left_open_at_the_end_of_a_warmed_process_says_nothing() -> None:
-    script = "import frostfork; journal = frostfork.Journal(); frostfork.warmup(); print(journal.fileno() > 2)"
+    script = (
+        "import frostfork; journal = frostfork.Journal(); frostfork.warmup(); print(journal.fileno() > 2)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )

@@ -92,7 +92,9 @@ def _merging() -> Finding:
         else:
             meaning = "warmup's merge can be asked for; it costs a kernel thread's time"
     else:
-        meaning = "warmup's merge is refused, which is off by default; root starts KSM in /sys/kernel/mm/ksm/run"
+        meaning = (
+            "warmup's merge is refused, which is off by default; root starts KSM in /sys/kernel/mm/ksm/run"
+        )
     return Finding("kernel", "KSM", None, running, meaning)
 
 
