@@ -22,8 +22,9 @@
 // made immortal. Holders of holders are not looked for: everything holds a lock somewhere.
 //
 // What it cannot see: a resource whose class has none of those names (a bare handle inside an extension type), and one
-// whose holder's holder is dropped. It stays open until the process ends; the operating system takes it back then. And
-// an immortal object looks as if it were in use everywhere: numpy's ndarray.resize() refuses it, as it refuses any
+// whose holder's holder is dropped. It stays open until the process ends; the operating system takes it back then. So
+// does what a dropped function has in its closure: functions, classes and modules are never left alone. And an
+// immortal object looks as if it were in use everywhere: numpy's ndarray.resize() refuses it, as it refuses any
 // array that somebody else refers to.
 //
 // A value that children would compute and store in the shared object is computed here instead: the hash of strings and
