@@ -20,9 +20,10 @@ from frostfork.observe import watch_code
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
-    from frostfork.observe import CodeName
+    from collections.abc import Callable
+
     from frostfork.preload import Ledger
-    from frostfork.steps.report import WarmupReport
+    from frostfork.steps.report import StepReport, WarmupReport
 
 log = logging.getLogger("frostfork.airflow")
 
@@ -30,53 +31,62 @@ log = logging.getLogger("frostfork.airflow")
 _MANY_FUNCTIONS = 200
 _SECONDS_BETWEEN = 10.0
 
-# The manager runs the same code for every result. While it is watched its children copy more, so that is kept short.
-_WATCHED_RESULTS = 12
+_FEW_RESULTS = 10  # less says nothing of what the manager runs
 
 
 class Warming:
-    """Warms this process up when it is worth it."""
+    """Warms this process up when it is worth it.
 
-    def __init__(self, steps: tuple[str, ...], ledger: Ledger) -> None:
+    run, watch and clock are what does it: a test has others.
+    """
+
+    def __init__(
+        self,
+        steps: tuple[str, ...],
+        ledger: Ledger,
+        *,
+        run: Callable[..., WarmupReport] = warmup,
+        watch: watch_code | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._steps = (*steps, "freeze")
         self._ledger = ledger
+        self._warmup = run
+        self._watch = watch_code() if watch is None else watch
+        self._clock = clock
         self._imported = True
         self._functions = 0  # how many were known at the last warmup
         self._last = 0.0
-        self._watch: watch_code | None = None
-        self._watched = 0  # results since then
-        self._own_code: list[CodeName] | None = None if "compact_code" in steps else []
-        self._complete = False
         self._quiet = 0  # results since something was imported
-        self.reports: list[WarmupReport] = []
+        self._watched = False  # or tried to
+        self._watching = False
+        self._settled = False  # 3. is behind us
+        self._sums = _Sums()
 
     def parsed(self, imported: bool, files: int) -> None:
         """After each result. imported: whether it made the parent import something; files: how many are known."""
         self._imported = self._imported or imported
         self._quiet = 0 if imported else self._quiet + 1
-        if not self._complete:
-            self._look_at_manager(files)
+        if self._settled or self._quiet < max(_FEW_RESULTS, files // 4):
+            return
+        if not self._watched and "compact_code" in self._steps:
+            self._watched = True
+            self._watching = self._watch.start()
+        if self._quiet >= max(_FEW_RESULTS, files):
+            self._settle()
 
-    def _look_at_manager(self, files: int) -> None:
-        if self._own_code is None and self._watch is None and self._quiet > files // 4:
-            self._watch = watch_code()
-            if not self._watch.start():
-                self._watch, self._own_code = None, []
-            self._watched = 0
-        elif self._watch is not None:
-            self._watched += 1
-            if self._watched >= _WATCHED_RESULTS:
-                self._own_code, self._watch = self._watch.finish(), None
-        if self._own_code is not None and self._quiet > max(files, _WATCHED_RESULTS):
-            for code in self._own_code:
+    def _settle(self) -> None:
+        self._settled = True
+        if self._watching:
+            self._watching = False
+            for code in self._watch.finish():
                 self._ledger.hot_code.setdefault(code, 0)  # behind what children run, and so apart from it
-            self._complete = True
-            self._run(afresh=True)
+        self._run(afresh=True)
 
     def run_if_due(self) -> None:
         """Before a fork."""
         new = len(self._ledger.hot_code) - self._functions
-        waited = time.monotonic() - self._last
+        waited = self._clock() - self._last
         if self._imported or new >= _MANY_FUNCTIONS or (new and waited > _SECONDS_BETWEEN):
             self._run(afresh=False)
 
@@ -85,19 +95,49 @@ class Warming:
         self._imported = False
         self._functions = len(self._ledger.hot_code)
         try:
-            report = warmup(self._ledger, steps=self._steps, afresh=afresh)
+            report = self._warmup(self._ledger, steps=self._steps, afresh=afresh)
         except Exception:
             log.exception("frostfork could not warm up")
         else:
-            self.reports.append(report)
+            self._sums.add(report)
             log.debug("frostfork warmed up: %s", report)
-        self._last = time.monotonic()
+            for step in report.steps.values():
+                if step.status == "failed":
+                    log.warning("frostfork could not %s: %s", step.name, step.reason)
+        self._last = self._clock()
 
     def summary(self) -> str:
         """One sentence for the log at the end."""
-        seconds = sum(report.seconds for report in self.reports)
-        held = sum(report.bytes_held for report in self.reports)
+        return str(self._sums)
+
+
+class _Sums:
+    """What all warmups did together; a processor may live for months, so it keeps no report but the last of each step."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._seconds = 0.0
+        self._held = 0
+        self._did: dict[str, int] = {}
+        self._last: dict[str, StepReport] = {}
+
+    def add(self, report: WarmupReport) -> None:
+        self._count += 1
+        self._seconds += report.seconds
+        for name, step in report.steps.items():
+            self._did[name] = self._did.get(name, 0) + step.count
+            self._last[name] = step
+            if name != "drain_heap":  # each run gives back what the one before held
+                self._held += step.bytes_held
+
+    def __str__(self) -> str:
+        steps = ", ".join(
+            f"{name} {self._did[name]} {step.unit}" if step.unit else f"{name} {step.status}"
+            for name, step in self._last.items()
+            if step.unit or step.reason
+        )
+        drained = self._last["drain_heap"].bytes_held if "drain_heap" in self._last else 0
         return (
-            f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s;"
-            f" {held >> 20} MB that modules hold will stay until the end"
+            f"frostfork warmed up {self._count} times in {self._seconds:.1f} s ({steps});"
+            f" {(self._held + drained) >> 20} MB of it will stay in memory until the end"
         )
