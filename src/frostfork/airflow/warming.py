@@ -72,7 +72,7 @@ class Warming:
         if not self._watched and "compact_code" in self._steps:
             self._watched = True
             self._watching = self._watch.start()
-        if self._quiet >= max(_FEW_RESULTS, files):
+        if self._quiet >= max(2 * _FEW_RESULTS, files):
             self._settle()
 
     def _settle(self) -> None:
@@ -134,7 +134,6 @@ class _Sums:
         steps = ", ".join(
             f"{name} {self._did[name]} {step.unit}" if step.unit else f"{name} {step.status}"
             for name, step in self._last.items()
-            if step.unit or step.reason
         )
         drained = self._last["drain_heap"].bytes_held if "drain_heap" in self._last else 0
         return (
