@@ -156,6 +156,10 @@ static void forget_parents(void) {
 }
 
 int ff_hot_start(void) {
+#ifdef Py_GIL_DISABLED
+  PyErr_SetString(PyExc_RuntimeError, "a free-threaded build may run code in several threads at once");
+  return -1;
+#endif
   forget_parents();
   if (hot.started) {
     PyErr_SetString(PyExc_RuntimeError, "code is already being observed in this process");

@@ -29,8 +29,9 @@ with open("/proc/self/smaps_rollup") as rollup:
     private = sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
 with open("/proc/self/stat") as stat:
     faults = int(stat.read().rpartition(")")[2].split()[7])
+fds = len(os.listdir("/proc/self/fd"))
 with open(os.environ["LOG"], "a") as log:
-    log.write(json.dumps({"private": private * 1024, "faults": faults}) + "\\n")
+    log.write(json.dumps({"private": private * 1024, "faults": faults, "fds": fds}) + "\\n")
 """
 DAGS = {f"dag_{i}.py": dag(f"dag_{i}", "import json, decimal, sqlalchemy.orm") + COST for i in range(4)}
 
@@ -40,6 +41,7 @@ class Run:
     out: str
     private: float  # bytes, the median of the later half of all children
     faults: float
+    fds: list[int]  # of each child, in order
 
     def line(self, beginning: str) -> str:
         """The line of the log that says this."""
@@ -75,6 +77,7 @@ def runs(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             output,
             statistics.median(cost["private"] for cost in later),
             statistics.median(cost["faults"] for cost in later),
+            [cost["fds"] for cost in costs],
         )
     return found
 
@@ -108,3 +111,10 @@ def test_each_third_child_is_judged(runs: dict[str, Run]) -> None:
     for cause in ("code", "new objects", "malloc"):
         assert f"\n{cause} " in table
     assert "frostfork judged" not in runs["warmed"].out
+
+
+def test_the_parent_closes_what_it_opens_for_a_child(runs: dict[str, Run]) -> None:
+    """A child inherits its parent's descriptors: a leak of one per child would show."""
+    for run in runs.values():
+        half = len(run.fds) // 2
+        assert max(run.fds[half:]) < max(run.fds[:half]) + half // 2, run.fds

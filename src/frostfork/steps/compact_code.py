@@ -46,10 +46,12 @@ def compact_code(hot_code: Iterable[tuple[str, int, str]]) -> Outcome:
     # What was not found in a module that is here belongs to no function any more, and is not looked for again.
     _placed.update(key for key in hot if key[0] in loaded or key[0].startswith("<"))
     _placed.update(_key(function.__code__) for function in found)
-    moved = _copies([function.__code__ for function in found], hot)
+    codes = [function.__code__ for function in found]
+    moved = _copies(codes, hot)
     _kept.extend(old for old, _ in moved.values())  # first: an audit hook may end what follows
-    for function in found:
-        _core.set_code(function, moved[id(function.__code__)][1])
+    for function, code in zip(found, codes, strict=True):
+        if function.__code__ is code:  # another thread may have given it other code meanwhile
+            _core.set_code(function, moved[id(code)][1])
     size = sum(sys.getsizeof(new) for _, new in moved.values())
     return Outcome(
         len(found),
