@@ -9,9 +9,7 @@ import pytest
 
 from tests.integration.fresh import run_fresh
 
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="immortal objects came with Python 3.12"
-)
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="immortal objects came with Python 3.12")
 
 # {OWN} makes something that owns a descriptor, and the module `holder` drops what is made here.
 HOLDERS = {
@@ -89,7 +87,9 @@ def test_every_owner() -> None:
 
 
 def test_every_holder() -> None:
-    opened, closed = dropped({name: text.replace("{OWN}", "open('/dev/null')") for name, text in HOLDERS.items()})
+    opened, closed = dropped(
+        {name: text.replace("{OWN}", "open('/dev/null')") for name, text in HOLDERS.items()}
+    )
     assert opened == dict.fromkeys(HOLDERS, 1)
     assert closed == opened
 

@@ -112,7 +112,7 @@ class Warming:
 
 
 class _Sums:
-    """What all warmups did together; a processor may live for months, so it keeps no report but the last of each step."""
+    """What all warmups did together. A processor lives for months: only the last report of each step is kept."""
 
     def __init__(self) -> None:
         self._count = 0
