@@ -104,16 +104,21 @@ def test_many_functions_are_worth_it_at_once_and_a_few_after_a_while() -> None:
 def test_once_the_managers_own_code_is_known_and_its_caches_are_full() -> None:
     parent = Parent(sees=[("manager", 1, "loop")])
     parent.learn(1)
-    for _ in range(9):
+    for _ in range(10):
         parent.warming.parsed(False, 40)
     assert not parent.watch.running
     parent.warming.parsed(False, 40)
     assert parent.watch.running
-    for _ in range(29):
+    assert parent.fork() == 0  # watched code would not be moved
+    for _ in range(12):
+        parent.warming.parsed(False, 40)
+    assert not parent.watch.running  # long before the end: while it runs, children copy more
+    assert parent.fork() == 1
+    parent.calls.clear()
+    for _ in range(17):
         parent.warming.parsed(False, 40)
     assert parent.calls == []
     parent.warming.parsed(False, 40)
-    assert not parent.watch.running
     (call,) = parent.calls
     assert call["afresh"]
     assert call["code"] == [("file", 0, "name"), ("manager", 1, "loop")]  # the manager's own lies behind

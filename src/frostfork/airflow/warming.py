@@ -22,8 +22,9 @@ from frostfork.warmup import warmup
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from frostfork.observe import CodeName
     from frostfork.preload import Ledger
-    from frostfork.steps.report import StepReport, WarmupReport
+    from frostfork.steps.report import WarmupReport
 
 log = logging.getLogger("frostfork.airflow")
 
@@ -31,7 +32,8 @@ log = logging.getLogger("frostfork.airflow")
 _MANY_FUNCTIONS = 200
 _SECONDS_BETWEEN = 10.0
 
-_FEW_RESULTS = 10  # less says nothing of what the manager runs
+# The manager runs the same code for every result. While it is watched its children copy more, so that is kept short.
+_WATCHED_RESULTS = 12
 
 
 class Warming:
@@ -52,39 +54,46 @@ class Warming:
         self._steps = (*steps, "freeze")
         self._ledger = ledger
         self._warmup = run
-        self._watch = watch_code() if watch is None else watch
         self._clock = clock
         self._imported = True
         self._functions = 0  # how many were known at the last warmup
         self._last = 0.0
+        self._watch = watch_code() if watch is None else watch
+        self._watched: int | None = None  # results since it began
+        self._own_code: list[CodeName] | None = None if "compact_code" in steps else []
+        self._complete = False
         self._quiet = 0  # results since something was imported
-        self._watched = False  # or tried to
-        self._watching = False
-        self._settled = False  # 3. is behind us
-        self._sums = _Sums()
+        self.reports: list[WarmupReport] = []
 
     def parsed(self, imported: bool, files: int) -> None:
         """After each result. imported: whether it made the parent import something; files: how many are known."""
         self._imported = self._imported or imported
         self._quiet = 0 if imported else self._quiet + 1
-        if self._settled or self._quiet < max(_FEW_RESULTS, files // 4):
+        if self._complete:
             return
-        if not self._watched and "compact_code" in self._steps:
-            self._watched = True
-            self._watching = self._watch.start()
-        if self._quiet >= max(2 * _FEW_RESULTS, files):
-            self._settle()
-
-    def _settle(self) -> None:
-        self._settled = True
-        if self._watching:
-            self._watching = False
-            for code in self._watch.finish():
+        if self._own_code is None:
+            self._look_at_manager(files)
+        if self._own_code is not None and self._quiet > max(files, _WATCHED_RESULTS):
+            for code in self._own_code:
                 self._ledger.hot_code.setdefault(code, 0)  # behind what children run, and so apart from it
-        self._run(afresh=True)
+            self._complete = True
+            self._run(afresh=True)
+
+    def _look_at_manager(self, files: int) -> None:
+        if self._watched is None:
+            if self._quiet > files // 4:
+                self._watched = 0
+                if not self._watch.start():  # another tool has the place
+                    self._own_code = []
+            return
+        self._watched += 1
+        if self._watched >= _WATCHED_RESULTS:
+            self._own_code = self._watch.finish()
 
     def run_if_due(self) -> None:
         """Before a fork."""
+        if self._watched is not None and self._own_code is None:
+            return  # code that is watched is not moved: what is due stays so for the few results
         new = len(self._ledger.hot_code) - self._functions
         waited = self._clock() - self._last
         if self._imported or new >= _MANY_FUNCTIONS or (new and waited > _SECONDS_BETWEEN):
@@ -99,7 +108,7 @@ class Warming:
         except Exception:
             log.exception("frostfork could not warm up")
         else:
-            self._sums.add(report)
+            self.reports.append(report)
             log.debug("frostfork warmed up: %s", report)
             for step in report.steps.values():
                 if step.status == "failed":
@@ -108,35 +117,18 @@ class Warming:
 
     def summary(self) -> str:
         """One sentence for the log at the end."""
-        return str(self._sums)
-
-
-class _Sums:
-    """What all warmups did together. A processor lives for months: only the last report of each step is kept."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._seconds = 0.0
-        self._held = 0
-        self._did: dict[str, int] = {}
-        self._last: dict[str, StepReport] = {}
-
-    def add(self, report: WarmupReport) -> None:
-        self._count += 1
-        self._seconds += report.seconds
-        for name, step in report.steps.items():
-            self._did[name] = self._did.get(name, 0) + step.count
-            self._last[name] = step
-            if name != "drain_heap":  # each run gives back what the one before held
-                self._held += step.bytes_held
-
-    def __str__(self) -> str:
-        steps = ", ".join(
-            f"{name} {self._did[name]} {step.unit}" if step.unit else f"{name} {step.status}"
-            for name, step in self._last.items()
+        seconds = sum(report.seconds for report in self.reports)
+        steps = [step for report in self.reports for step in report.steps.values()]
+        last = {step.name: step for step in steps}
+        did = ", ".join(
+            f"{name} {sum(each.count for each in steps if each.name == name)} {step.unit}"
+            if step.unit
+            else f"{name} {step.status}"
+            for name, step in last.items()
         )
-        drained = self._last["drain_heap"].bytes_held if "drain_heap" in self._last else 0
+        # Each run of drain_heap gives back what the one before held.
+        held = sum(step.bytes_held for step in steps if step.name != "drain_heap" or step is last["drain_heap"])
         return (
-            f"frostfork warmed up {self._count} times in {self._seconds:.1f} s ({steps});"
-            f" {(self._held + drained) >> 20} MB of it will stay in memory until the end"
+            f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s ({did});"
+            f" {held >> 20} MB of it will stay in memory until the end"
         )
