@@ -130,7 +130,10 @@ static int by_address(const void *left, const void *right) {
 
 // Keeps a few objects that the collector tracks and does not list: one of them is frozen.
 static void look_for_frozen(struct ff_census *census, PyObject *object) {
-#ifndef Py_GIL_DISABLED
+#ifdef Py_GIL_DISABLED  // there is no list of frozen objects
+  (void)census;
+  (void)object;
+#else
   if (census->candidates_count == FF_CENSUS_CANDIDATES || !PyObject_GC_IsTracked(object)) return;
   uintptr_t address = (uintptr_t)object;
   if (bsearch(&address, census->listed, census->listed_count, sizeof address, by_address) == NULL)

@@ -27,7 +27,8 @@ static struct {
   size_t count;
   PyCodeObject **table;  // before 3.12: what was seen, open addressing
   PyObject *monitoring;  // since 3.12: sys.monitoring
-  PyObject *disable;     // its DISABLE
+  PyObject *disable;     // its DISABLE, kept: another thread may be in the callback still
+  bool attached_before;  // in this process or in one that it was forked from
 } hot;
 
 // A tool number that nobody else has by convention: 0, 1, 2 and 5 are the debugger's, coverage's, profiler's,
@@ -62,39 +63,54 @@ static PyObject *on_start(PyObject *self, PyObject *const *args, Py_ssize_t narg
 
 static PyMethodDef definition = {"note_code", (PyCFunction)(void (*)(void))on_start, METH_FASTCALL, NULL};
 
+// Takes back whatever of the three was given. The next tool of this number must not meet our callback.
+static void detach(void) {
+  PyObject *done = PyObject_CallMethod(hot.monitoring, "set_events", "ii", TOOL, 0);
+  Py_XDECREF(done);
+  done = PyObject_CallMethod(hot.monitoring, "register_callback", "iiO", TOOL, PY_START, Py_None);
+  Py_XDECREF(done);
+  done = PyObject_CallMethod(hot.monitoring, "free_tool_id", "i", TOOL);
+  Py_XDECREF(done);
+  PyErr_Clear();
+  Py_CLEAR(hot.monitoring);
+}
+
 static int attach(void) {
   PyObject *callback = NULL, *done = NULL;
   hot.monitoring = Py_XNewRef(PySys_GetObject("monitoring"));
   if (hot.monitoring == NULL) goto failed;
-  hot.disable = PyObject_GetAttrString(hot.monitoring, "DISABLE");
+  if (hot.disable == NULL) hot.disable = PyObject_GetAttrString(hot.monitoring, "DISABLE");
   callback = PyCFunction_New(&definition, NULL);
   if (hot.disable == NULL || callback == NULL) goto failed;
   done = PyObject_CallMethod(hot.monitoring, "use_tool_id", "is", TOOL, "frostfork");
   if (done == NULL) goto failed;
   Py_DECREF(done);
   done = PyObject_CallMethod(hot.monitoring, "register_callback", "iiO", TOOL, PY_START, callback);
-  if (done == NULL) goto failed;
-  Py_DECREF(done);
-  done = PyObject_CallMethod(hot.monitoring, "set_events", "ii", TOOL, PY_START);
-  if (done == NULL) goto failed;
+  if (done != NULL) {
+    Py_DECREF(done);
+    done = PyObject_CallMethod(hot.monitoring, "set_events", "ii", TOOL, PY_START);
+  }
+  // "Not again" outlives the tool that said so: code that was noted once, here or in a parent, would be passed over.
+  if (done != NULL && hot.attached_before) {
+    Py_DECREF(done);
+    done = PyObject_CallMethod(hot.monitoring, "restart_events", NULL);
+  }
+  if (done == NULL) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    detach();
+    PyErr_Restore(type, value, traceback);
+    goto failed;
+  }
   Py_DECREF(done);
   Py_DECREF(callback);
+  hot.attached_before = true;
   return 0;
 failed:
   Py_XDECREF(callback);
-  Py_CLEAR(hot.disable);
   Py_CLEAR(hot.monitoring);
   if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "this interpreter has no sys.monitoring");
   return -1;
-}
-
-static void detach(void) {
-  PyObject *done = PyObject_CallMethod(hot.monitoring, "set_events", "ii", TOOL, 0);
-  Py_XDECREF(done);
-  done = PyObject_CallMethod(hot.monitoring, "free_tool_id", "i", TOOL);
-  Py_XDECREF(done);
-  PyErr_Clear();
-  Py_CLEAR(hot.monitoring);
 }
 
 #else
@@ -140,6 +156,10 @@ static void forget_parents(void) {
 }
 
 int ff_hot_start(void) {
+#ifdef Py_GIL_DISABLED
+  PyErr_SetString(PyExc_RuntimeError, "a free-threaded build may run code in several threads at once");
+  return -1;
+#endif
   forget_parents();
   if (hot.started) {
     PyErr_SetString(PyExc_RuntimeError, "code is already being observed in this process");

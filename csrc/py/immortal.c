@@ -12,14 +12,20 @@
 //
 //  - frames, generators, coroutines, tracebacks, and exceptions, which hold them: work under way
 //  - whatever owns a resource or may: its class has close, fileno, release, __exit__, __aexit__ or a finalizer. These
-//  are
-//    files, sockets, locks, pools, executors, sessions, temporary folders, event loops
+//    are files, sockets, locks, pools, executors, sessions, temporary folders, event loops
 //  - instances of classes that are not built in, if a weak reference to them exists: somebody waits for their death
 //  - weak references themselves, but for those to classes, functions and modules
 //  - thread-local data and contexts
 //
-// What it cannot see: a resource whose class has none of those names (a bare handle inside an extension type). It stays
-// open when the module drops it, until the process ends; the operating system takes it back then.
+// A list of sockets, a bound method of a file, an object with a connection among its attributes: who holds such a thing
+// goes on dying too, for else the thing would stay open once its holder is dropped. What else the holder refers to is
+// made immortal. Holders of holders are not looked for: everything holds a lock somewhere.
+//
+// What it cannot see: a resource whose class has none of those names (a bare handle inside an extension type), and one
+// whose holder's holder is dropped. It stays open until the process ends; the operating system takes it back then. So
+// does what a dropped function has in its closure: functions, classes and modules are never left alone. And an
+// immortal object looks as if it were in use everywhere: numpy's ndarray.resize() refuses it, as it refuses any
+// array that somebody else refers to.
 //
 // A value that children would compute and store in the shared object is computed here instead: the hash of strings and
 // bytes, and the version tag of classes.
@@ -49,7 +55,7 @@ struct making {
   bool debug;
   bool again;  // not the first time in this process: what is immortal has been here
   PyObject *resource_names[5];
-  PyObject *sizeof_name;
+  PyObject *sizeof_name, *spec_name;
   struct verdict verdicts[VERDICTS];
 };
 
@@ -58,8 +64,9 @@ static bool made_before;
 // By its class alone. Looks into the classes' dicts: a metaclass might answer an attribute access with code of its own.
 static bool class_owns_resource(struct making *making, PyTypeObject *type) {
   if (type->tp_finalize != NULL || type->tp_del != NULL) return true;
-  if (strcmp(type->tp_name, "_thread._local") == 0) return true;
-  if (type->tp_base != NULL && strcmp(type->tp_base->tp_name, "_thread._local") == 0) return true;
+  for (PyTypeObject *base = type; base != NULL; base = base->tp_base) {
+    if (strcmp(base->tp_name, "_thread._local") == 0) return true;
+  }
   for (size_t i = 0; i < Py_ARRAY_LENGTH(making->resource_names); i++) {
     // A field that happens to have the name, such as the release of a version, is no method.
     PyObject *found = _PyType_Lookup(type, making->resource_names[i]);
@@ -102,6 +109,38 @@ static bool must_go_on_dying(struct making *making, PyObject *object) {
          PyContextToken_CheckExact(object) || verdict_on(making, Py_TYPE(object))->dies || has_weak_references(object);
 }
 
+enum { FEW = 64 };
+
+struct holder {
+  struct making *making;
+  bool is_part;  // of the one that is looked at: no further
+};
+
+static bool is_small_container(PyObject *object) {
+  if (PyDict_CheckExact(object)) return PyDict_GET_SIZE(object) <= FEW;
+  return (PyTuple_CheckExact(object) || PyList_CheckExact(object)) && Py_SIZE(object) <= FEW;
+}
+
+// A visitproc: not 0 ends the traversal.
+static int is_held_resource(PyObject *object, void *argument) {
+  const struct holder *holder = argument;
+  if (object == NULL || is_definition(object)) return 0;
+  if (verdict_on(holder->making, Py_TYPE(object))->dies) return 1;
+  // An object keeps its attributes in a dict, and a partial function its arguments in a tuple.
+  if (holder->is_part || !is_small_container(object)) return 0;
+  struct holder within = {holder->making, true};
+  return Py_TYPE(object)->tp_traverse(object, is_held_resource, &within);
+}
+
+static bool holds_resource(struct making *making, PyObject *object) {
+  traverseproc traverse = Py_TYPE(object)->tp_traverse;
+  if (traverse == NULL || !PyObject_IS_GC(object) || is_definition(object)) return false;
+  // A module keeps its dict, whatever is in there.
+  if (PyDict_CheckExact(object) && PyDict_Contains(object, making->spec_name) != 0) return false;
+  struct holder holder = {making, false};
+  return traverse(object, is_held_resource, &holder) != 0;
+}
+
 static size_t size_of(const struct verdict *verdict, PyObject *object) {
   PyTypeObject *type = Py_TYPE(object);
   size_t size = 0;
@@ -141,6 +180,10 @@ static bool meet(PyObject *object, void *argument) {
   if (must_go_on_dying(making, object)) {
     making->out->left_alone++;
     return false;
+  }
+  if (holds_resource(making, object)) {
+    making->out->left_alone++;
+    return !making->again;  // what an old one holds by now is data
   }
   compute_caches(making, object);
   making->out->bytes += size_of(verdict_on(making, Py_TYPE(object)), object);
@@ -182,7 +225,8 @@ int ff_immortal_make(struct ff_immortal *out, bool afresh) {
     making->again = made_before && !afresh;
     making->debug = PySys_GetObject("gettotalrefcount") != NULL;
     making->sizeof_name = PyUnicode_InternFromString("__sizeof__");
-    if (making->sizeof_name == NULL) rc = -ENOMEM;
+    making->spec_name = PyUnicode_InternFromString("__spec__");
+    if (making->sizeof_name == NULL || making->spec_name == NULL) rc = -ENOMEM;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
       making->resource_names[i] = PyUnicode_InternFromString(names[i]);
       if (making->resource_names[i] == NULL) rc = -ENOMEM;
@@ -197,6 +241,7 @@ int ff_immortal_make(struct ff_immortal *out, bool afresh) {
   }
   if (making != NULL) {
     Py_XDECREF(making->sizeof_name);
+    Py_XDECREF(making->spec_name);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) Py_XDECREF(making->resource_names[i]);
   }
   PyMem_RawFree(making);

@@ -13,14 +13,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { CLASSES = 32 };
-
-struct header {
-  uint32_t used, unused;
-  uintptr_t free_block, next, previous;
-  uint32_t arena, size_class, next_offset, most_offset;
-};
-
 void ff_pool_look(struct ff_pool *pool, uintptr_t address) {
   uintptr_t start = address & ~(uintptr_t)(FF_POOL_SIZE - 1);
   if (pool->start == start) return;
@@ -28,8 +20,8 @@ void ff_pool_look(struct ff_pool *pool, uintptr_t address) {
   pool->block_size = 0;
   struct iovec local = {pool->bytes, FF_POOL_SIZE}, remote = {(void *)start, FF_POOL_SIZE};
   if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != FF_POOL_SIZE) return;
-  const struct header *header = (const struct header *)pool->bytes;
-  if (header->size_class >= CLASSES) return;
+  const struct ff_pool_header *header = (const struct ff_pool_header *)pool->bytes;
+  if (header->size_class >= FF_POOL_CLASSES) return;
   size_t size = (header->size_class + 1) * FF_POOL_ALIGNMENT, blocks = (FF_POOL_SIZE - FF_POOL_HEADER) / size;
   if (header->most_offset != FF_POOL_SIZE - size || header->used > blocks || header->arena > 1 << 20) return;
   if (header->next_offset < FF_POOL_HEADER + size || header->next_offset > FF_POOL_SIZE) return;

@@ -9,8 +9,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Of 64-bit builds since 3.10 (Include/internal/pycore_obmalloc.h).
-enum { FF_POOL_SIZE = 16384, FF_POOL_HEADER = 48, FF_POOL_ALIGNMENT = 16 };
+// Of 64-bit builds since 3.10: struct pool_header in Include/internal/pycore_obmalloc.h, unchanged up to 3.14.
+enum { FF_POOL_SIZE = 16384, FF_POOL_HEADER = 48, FF_POOL_ALIGNMENT = 16, FF_POOL_CLASSES = 32 };
+
+struct ff_pool_header {
+  uint32_t used, unused;  // blocks in use
+  uintptr_t free_block, next, previous;
+  uint32_t arena, size_class, next_offset, most_offset;
+};
+
+_Static_assert(sizeof(struct ff_pool_header) == FF_POOL_HEADER, "as in a 64-bit build");
 
 // Caller-owned; {0} before the first look.
 struct ff_pool {

@@ -12,6 +12,11 @@
 #error "frostfork needs CPython 3.10 or newer"
 #endif
 
+// Sizes of headers and pools are those of 64-bit builds.
+#if SIZEOF_VOID_P != 8
+#error "frostfork needs a 64-bit CPython"
+#endif
+
 // os.fork refuses at interpreter shutdown since 3.12, with an exception of its own since 3.13.
 #if PY_VERSION_HEX >= 0x030D0000
 #define FF_PY_FINALIZING() Py_IsFinalizing()
@@ -38,12 +43,10 @@
 #define FF_PY_IMMORTAL 0
 #else
 #define FF_PY_IMMORTAL 1
-#if PY_VERSION_HEX >= 0x030E0000 && SIZEOF_VOID_P > 4
+#if PY_VERSION_HEX >= 0x030E0000
 // The evaluation stack of 3.14 goes by the flag: without it the count alone is decremented without a look.
 #define FF_PY_MAKE_IMMORTAL(object) \
   ((object)->ob_flags |= _Py_IMMORTAL_FLAGS, (object)->ob_refcnt = _Py_IMMORTAL_INITIAL_REFCNT)
-#elif PY_VERSION_HEX >= 0x030E0000
-#define FF_PY_MAKE_IMMORTAL(object) ((object)->ob_refcnt = _Py_IMMORTAL_INITIAL_REFCNT)
 #else
 #define FF_PY_MAKE_IMMORTAL(object) ((object)->ob_refcnt = _Py_IMMORTAL_REFCNT)
 #endif

@@ -37,14 +37,14 @@ cdef extern from "py/hot.h":
     int ff_hot_same_kinds(object copy, object code) except -1
 
 
-cdef extern from "py/pools.h":
-    struct ff_py_pools:
+cdef extern from "py/holes.h":
+    struct ff_holes:
         size_t blocks
         size_t bytes
         bint capped
 
-    int ff_py_pools_drain(ff_py_pools *pools, size_t most)
-    void ff_py_pools_release(ff_py_pools *pools)
+    int ff_holes_drain(ff_holes *pools, size_t most)
+    void ff_holes_release(ff_holes *pools)
 
 
 cdef extern from "py/blame.h":

@@ -213,8 +213,10 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
             if hot_code:
                 self._journal.write("code", _code_to(hot_code))
             self._journal.write("end", json.dumps(_measured(seen)))
-        except OSError:
-            pass  # user code closed it: the parent will see an incomplete observation
+        except (OSError, ValueError):
+            # User code closed it, or gave a function a name that cannot be written: the parent will see an incomplete
+            # observation.
+            pass
         if self._own:
             self._seen.__dict__.update(Observation.from_journal(self._journal).__dict__)
             self._journal.close()

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from frostfork.blame import BlameReport, blame
+from frostfork.errors import ObservationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,9 @@ class Judging:
     def __init__(self, every: int) -> None:
         self._every = every
         self._forks = 0
-        self._chosen: blame | None = None  # by the parent, for the child that it forks next
-        self._reports: list[BlameReport] = []
+        self._next: blame | None = None  # in the parent: for the child that it forks next
+        self._own: blame | None = None  # in the child: its own; what it forks in its turn is not judged
+        self._total = BlameReport()
         if every:
             # Before any other hook: what those write is the fork's work, too.
             os.register_at_fork(after_in_child=self._start)
@@ -35,37 +37,38 @@ class Judging:
         """Within: a fork. Its child is judged if it is its turn."""
         self._forks += 1
         if self._every and self._forks % self._every == 0:
-            self._chosen = blame()
+            self._next = blame()
         try:
             yield
         finally:
-            self._chosen = None
+            self._next = None
 
     def _start(self) -> None:
-        if self._chosen is None:
+        self._own, self._next = self._next, None
+        if self._own is None:
             return
         try:
-            self._chosen.start()
+            self._own.start()
         except OSError:
-            self._chosen = None
+            self._own = None
 
     def finish(self, journal: Journal) -> None:
         """In the child, once it has done its work."""
-        if self._chosen is not None:
+        if self._own is not None:
             with contextlib.suppress(Exception):
-                journal.write("blame", self._chosen.finish().to_json().decode())
+                journal.write("blame", self._own.finish().to_json().decode())
 
     def read(self, journal: Journal) -> None:
         """In the parent, once the child has ended."""
         for word, *fields in journal.records() if self._every else ():
             if word == "blame":
-                self._reports.append(BlameReport.from_json(fields[0]))
+                with contextlib.suppress(ObservationError):  # the user's code wrote into the journal
+                    self._total = BlameReport.total((self._total, BlameReport.from_json(fields[0])))
 
     def summary(self) -> str:
         """A table for the log at the end; "" if nothing was to be judged."""
         if not self._every:
             return ""
-        if not self._reports:
+        if not self._total.processes:
             return "frostfork judged no child: none ended by itself, or the kernel refused"
-        total = BlameReport.total(self._reports)
-        return f"frostfork judged {total.processes} children, together: {total}"
+        return f"frostfork judged {self._total.processes} children, together: {self._total}"

@@ -36,9 +36,8 @@ class DagFileLearner:
     def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
         self._next_look = 0.0
         self._folders: set[str] = set()
-        self._parses: dict[
-            str, int
-        ] = {}  # by file: parses since one that made the parent import something, and that one
+        # By file: parses since one that made the parent import something, and that one.
+        self._parses: dict[str, int] = {}
         policy = PreloadPolicy(
             installed=find_installed(),
             mode=PreloadMode(settings.preload),
@@ -108,14 +107,13 @@ class DagFileLearner:
             observed = Observation.from_journal(journal)
             observed.hot_code = [code for code in observed.hot_code if not self._is_local(code[0])]
             imported = self.preloader.learn(observed, source, budget_seconds=_BUDGET_SECONDS)
+            if imported:
+                log.info("frostfork imported %d modules that %s uses", len(imported), source)
+            self._parses[source] = 1 if imported else self._parses.get(source, 0) + 1
             self.judging.read(journal)
+            self.warming.parsed(bool(imported), len(self._parses))
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
-            return
-        self._parses[source] = 1 if imported else self._parses.get(source, 0) + 1
-        self.warming.parsed(bool(imported), len(self._parses))
-        if imported:
-            log.info("frostfork imported %d modules that %s uses", len(imported), source)
 
     def _is_local(self, file: str) -> bool:
         return any(file.startswith(folder + os.sep) for folder in self.preloader.policy.excluded)

@@ -115,11 +115,11 @@ class ObservedFileProcess(DagFileProcessorProcess):
         return process
 
     def close(self) -> None:
-        super().close()
         journal, self.journal = self.journal, None
-        if journal is not None and self.learner is not None:
-            self.learner.learn(journal, self.dag_file_rel_path)
-            journal.close()
+        with contextlib.closing(journal) if journal is not None else contextlib.nullcontext():
+            super().close()
+            if journal is not None and self.learner is not None:
+                self.learner.learn(journal, self.dag_file_rel_path)
 
 
 class SharedParentManager(DagFileProcessorManager):

@@ -20,6 +20,8 @@ from frostfork.observe import watch_code
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from frostfork.observe import CodeName
     from frostfork.preload import Ledger
     from frostfork.steps.report import WarmupReport
@@ -35,16 +37,29 @@ _WATCHED_RESULTS = 12
 
 
 class Warming:
-    """Warms this process up when it is worth it."""
+    """Warms this process up when it is worth it.
 
-    def __init__(self, steps: tuple[str, ...], ledger: Ledger) -> None:
+    run, watch and clock are what does it: a test has others.
+    """
+
+    def __init__(
+        self,
+        steps: tuple[str, ...],
+        ledger: Ledger,
+        *,
+        run: Callable[..., WarmupReport] = warmup,
+        watch: watch_code | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._steps = (*steps, "freeze")
         self._ledger = ledger
+        self._warmup = run
+        self._clock = clock
         self._imported = True
         self._functions = 0  # how many were known at the last warmup
         self._last = 0.0
-        self._watch: watch_code | None = None
-        self._watched = 0  # results since then
+        self._watch = watch_code() if watch is None else watch
+        self._watched: int | None = None  # results since it began
         self._own_code: list[CodeName] | None = None if "compact_code" in steps else []
         self._complete = False
         self._quiet = 0  # results since something was imported
@@ -54,29 +69,33 @@ class Warming:
         """After each result. imported: whether it made the parent import something; files: how many are known."""
         self._imported = self._imported or imported
         self._quiet = 0 if imported else self._quiet + 1
-        if not self._complete:
+        if self._complete:
+            return
+        if self._own_code is None:
             self._look_at_manager(files)
-
-    def _look_at_manager(self, files: int) -> None:
-        if self._own_code is None and self._watch is None and self._quiet > files // 4:
-            self._watch = watch_code()
-            if not self._watch.start():
-                self._watch, self._own_code = None, []
-            self._watched = 0
-        elif self._watch is not None:
-            self._watched += 1
-            if self._watched >= _WATCHED_RESULTS:
-                self._own_code, self._watch = self._watch.finish(), None
         if self._own_code is not None and self._quiet > max(files, _WATCHED_RESULTS):
             for code in self._own_code:
                 self._ledger.hot_code.setdefault(code, 0)  # behind what children run, and so apart from it
             self._complete = True
             self._run(afresh=True)
 
+    def _look_at_manager(self, files: int) -> None:
+        if self._watched is None:
+            if self._quiet > files // 4:
+                self._watched = 0
+                if not self._watch.start():  # another tool has the place
+                    self._own_code = []
+            return
+        self._watched += 1
+        if self._watched >= _WATCHED_RESULTS:
+            self._own_code = self._watch.finish()
+
     def run_if_due(self) -> None:
         """Before a fork."""
+        if self._watched is not None and self._own_code is None:
+            return  # code that is watched is not moved: what is due stays so for the few results
         new = len(self._ledger.hot_code) - self._functions
-        waited = time.monotonic() - self._last
+        waited = self._clock() - self._last
         if self._imported or new >= _MANY_FUNCTIONS or (new and waited > _SECONDS_BETWEEN):
             self._run(afresh=False)
 
@@ -85,19 +104,31 @@ class Warming:
         self._imported = False
         self._functions = len(self._ledger.hot_code)
         try:
-            report = warmup(self._ledger, steps=self._steps, afresh=afresh)
+            report = self._warmup(self._ledger, steps=self._steps, afresh=afresh)
         except Exception:
             log.exception("frostfork could not warm up")
         else:
             self.reports.append(report)
             log.debug("frostfork warmed up: %s", report)
-        self._last = time.monotonic()
+            for step in report.steps.values():
+                if step.status == "failed":
+                    log.warning("frostfork could not %s: %s", step.name, step.reason)
+        self._last = self._clock()
 
     def summary(self) -> str:
         """One sentence for the log at the end."""
         seconds = sum(report.seconds for report in self.reports)
-        held = sum(report.bytes_held for report in self.reports)
+        steps = [step for report in self.reports for step in report.steps.values()]
+        last = {step.name: step for step in steps}
+        did = ", ".join(
+            f"{name} {sum(each.count for each in steps if each.name == name)} {step.unit}"
+            if step.unit
+            else f"{name} {step.status}"
+            for name, step in last.items()
+        )
+        # Each run of drain_heap gives back what the one before held.
+        held = sum(step.bytes_held for step in steps if step.name != "drain_heap" or step is last["drain_heap"])
         return (
-            f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s;"
-            f" {held >> 20} MB that modules hold will stay until the end"
+            f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s ({did});"
+            f" {held >> 20} MB of it will stay in memory until the end"
         )

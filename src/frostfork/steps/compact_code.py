@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING
 
 from frostfork import _core
@@ -43,12 +43,15 @@ def compact_code(hot_code: Iterable[tuple[str, int, str]]) -> Outcome:
     found = _core.functions(hot)
     order = {key: at for at, key in enumerate(hot)}
     found.sort(key=lambda function: order[_key(function.__code__)])
-    moved = _copies([function.__code__ for function in found], hot)
-    for function in found:
-        _core.set_code(function, moved[id(function.__code__)][1])
     # What was not found in a module that is here belongs to no function any more, and is not looked for again.
     _placed.update(key for key in hot if key[0] in loaded or key[0].startswith("<"))
-    _kept.extend(old for old, _ in moved.values())
+    _placed.update(_key(function.__code__) for function in found)
+    codes = [function.__code__ for function in found]
+    moved = _copies(codes, hot)
+    _kept.extend(old for old, _ in moved.values())  # first: an audit hook may end what follows
+    for function, code in zip(found, codes, strict=True):
+        if function.__code__ is code:  # another thread may have given it other code meanwhile
+            _core.set_code(function, moved[id(code)][1])
     size = sum(sys.getsizeof(new) for _, new in moved.values())
     return Outcome(
         len(found),
@@ -64,8 +67,15 @@ def _key(code: CodeType) -> tuple[str, int, str]:
 
 
 def _loaded(files: set[str]) -> set[str]:
-    """Those of these files that loaded modules were read from."""
-    found = (getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values()))
+    """Those of these files that loaded modules were read from.
+
+    Without a call of code that a module may have for its attributes: a lazy one would import itself here.
+    """
+    found = (
+        ModuleType.__getattribute__(module, "__dict__").get("__file__")
+        for module in list(sys.modules.values())
+        if issubclass(type(module), ModuleType)
+    )
     return {file for file in found if isinstance(file, str)} & files
 
 
@@ -110,6 +120,9 @@ def _watcher() -> str:
         return "a trace function"
     if sys.getprofile() is not None:
         return "a profile function"
+    threading = sys.modules.get("threading")  # what a debugger gives to threads that start later
+    if getattr(threading, "_trace_hook", None) or getattr(threading, "_profile_hook", None):
+        return "a trace or profile function of threads"
     monitoring = getattr(sys, "monitoring", None)
     names = [monitoring.get_tool(tool) for tool in range(6)] if monitoring else []
     return next((name for name in names if name), "")

@@ -7,25 +7,20 @@
 // as with the C library's heap (os/heap.c), and the same cure. Blocks are taken until one comes from a pool that held
 // nothing else. Pools that are free as a whole are left: to a child they are worth a new page.
 //
-// Where a block lies is read from the head of its pool, which CPython does not publish: `struct pool_header` in
-// Include/internal/pycore_obmalloc.h, unchanged from 3.10 to 3.14. So nothing is read unless the allocators in effect
-// have pymalloc's pattern, and nothing is believed unless head and block agree on the size.
+// Where a block lies is read from the header of its pool, which CPython does not publish (py/pool.h). So nothing is
+// read unless the allocators in effect have pymalloc's pattern, and nothing is believed unless header and block agree
+// on the size.
 //
 // What it does not cover: pools of other sizes than CPython's default (a build without the radix tree), debugging
 // allocators and tracemalloc, which add to each block, and free-threaded builds, which have no pools.
 
-#include "py/pools.h"
+#include "py/holes.h"
 
 #include <stdint.h>
 
-enum { POOL = 16384, ALIGNMENT = 16, LARGEST = 512 };
+#include "py/pool.h"
 
-struct pool_head {
-  unsigned count;  // blocks in use
-  void *free_block, *next_pool, *previous_pool;
-  unsigned arena;
-  unsigned size_index;
-};
+enum { LARGEST = FF_POOL_CLASSES * FF_POOL_ALIGNMENT };
 
 struct held {
   struct held *next;
@@ -45,33 +40,37 @@ static bool is_pymalloc(void) {
 }
 #endif
 
-// Blocks in use in the pool of this block, or 0 if that is no pool of this size.
-static unsigned in_use(void *block, size_t size) {
-  const struct pool_head *pool = (const struct pool_head *)((uintptr_t)block & ~(uintptr_t)(POOL - 1));
-  bool plausible = pool->size_index == size / ALIGNMENT - 1 && pool->count <= (POOL - sizeof *pool) / size;
-  return plausible ? pool->count : 0;
+static const struct ff_pool_header *pool_of(void *block) {
+  return (const struct ff_pool_header *)((uintptr_t)block & ~(uintptr_t)(FF_POOL_SIZE - 1));
 }
 
-static void pop(struct ff_py_pools *pools) {
+// Blocks in use in the pool of this block, or 0 if that is no pool of this size.
+static unsigned in_use(void *block, size_t size) {
+  const struct ff_pool_header *pool = pool_of(block);
+  bool plausible =
+      pool->size_class == size / FF_POOL_ALIGNMENT - 1 && pool->used <= (FF_POOL_SIZE - sizeof *pool) / size;
+  return plausible ? pool->used : 0;
+}
+
+static void pop(struct ff_holes *pools) {
   struct held *block = pools->first;
-  const struct pool_head *pool = (const struct pool_head *)((uintptr_t)block & ~(uintptr_t)(POOL - 1));
   pools->blocks--;
-  pools->bytes -= ((size_t)pool->size_index + 1) * ALIGNMENT;
+  pools->bytes -= ((size_t)pool_of(block)->size_class + 1) * FF_POOL_ALIGNMENT;
   pools->first = block->next;
   PyObject_Free(block);
 }
 
-void ff_py_pools_release(struct ff_py_pools *pools) {
+void ff_holes_release(struct ff_holes *pools) {
   while (pools->first != NULL) pop(pools);
   pools->capped = false;
 }
 
-int ff_py_pools_drain(struct ff_py_pools *pools, size_t most) {
+int ff_holes_drain(struct ff_holes *pools, size_t most) {
   if (pools->first == NULL && !is_pymalloc()) return -1;
-  ff_py_pools_release(pools);
+  ff_holes_release(pools);
   if (!is_pymalloc()) return -1;  // tracemalloc was started meanwhile: it passes on blocks that it does not know
   struct held **end = (struct held **)&pools->first;
-  for (size_t size = LARGEST; size >= ALIGNMENT; size -= ALIGNMENT) {
+  for (size_t size = LARGEST; size >= FF_POOL_ALIGNMENT; size -= FF_POOL_ALIGNMENT) {
     for (;;) {
       struct held *block = PyObject_Malloc(size);
       if (block == NULL) break;
