@@ -93,7 +93,7 @@ def test_many_functions_are_worth_it_at_once_and_a_few_after_a_while() -> None:
     parent.fork()
     parent.learn(5)
     assert parent.fork() == 0
-    parent.now += 11
+    parent.now += 61
     assert [parent.fork(), parent.fork()] == [1, 0]
     parent.now += 1000
     assert parent.fork() == 0  # nothing is new

@@ -30,7 +30,7 @@ log = logging.getLogger("frostfork.airflow")
 
 # While the parent warms up it serves no child. A few functions more are not worth that at once.
 _MANY_FUNCTIONS = 200
-_SECONDS_BETWEEN = 10.0
+_SECONDS_BETWEEN = 60.0
 
 # The manager runs the same code for every result. While it is watched its children copy more, so that is kept short.
 _WATCHED_RESULTS = 12
@@ -127,7 +127,9 @@ class Warming:
             for name, step in last.items()
         )
         # Each run of drain_heap gives back what the one before held.
-        held = sum(step.bytes_held for step in steps if step.name != "drain_heap" or step is last["drain_heap"])
+        held = sum(
+            step.bytes_held for step in steps if step.name != "drain_heap" or step is last["drain_heap"]
+        )
         return (
             f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s ({did});"
             f" {held >> 20} MB of it will stay in memory until the end"
