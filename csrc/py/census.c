@@ -12,8 +12,7 @@
 // One node of the ring is not an object but the list's head, behind which two zeros stand where an object has its
 // reference count (struct gc_generation: threshold and count, never set for the permanent generation).
 //
-// Sizes need not be exact for small objects: the caller knows the blocks of pymalloc. Layouts that the public headers
-// do not show (dict keys) are written down here from the sources of 3.10 to 3.13.
+// Sizes (py/layout.h) need not be exact for small objects: the caller knows the blocks of pymalloc.
 
 #include "py/census.h"
 

@@ -55,7 +55,7 @@ def _go_last() -> None:
 
 
 def _is_file(thing: object) -> bool:
-    return _io._IOBase in type(thing).__mro__
+    return issubclass(type(thing), _io._IOBase)  # not isinstance, which would ask the object for its class
 
 
 def _write_out(files: list[Any]) -> None:

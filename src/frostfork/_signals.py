@@ -12,12 +12,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DeferredSignals:
-    """Hold back SIGINT and SIGTERM during an import or a fork, and deliver them afterwards.
+    """Hold back SIGINT and SIGTERM during an import, a fork or a read from children, and deliver them afterwards.
 
     Their handlers raise: KeyboardInterrupt by default, SystemExit in Airflow. Raised inside the guarded import of a
     module, it would be taken for the module's own failure; raised inside an at-fork hook, Python would drop it; and
-    Airflow's reads from the children, which cannot be entered twice. A
-    second signal means it: it is handled at once, and `raised` is what its handler raised, for the guard to let pass.
+    Airflow's handlers read from the children, in generators that cannot be entered twice. A second signal means it: it
+    is handled at once, and `raised` is what its handler raised, for the guard to let pass.
     Handlers that the import changed are put back. In a thread other than the main one, where no handler runs, it does
     nothing.
     """
