@@ -168,10 +168,9 @@ print(json.dumps([before, lines()]))
 
 
 def test_nothing_moves_while_a_tool_watches() -> None:
-    assert (
-        run_fresh(
-            LEARN
-            + """
+    assert run_fresh(
+        LEARN
+        + """
 import threading
 learn(json.loads.__code__)
 threading.settrace(lambda *_: None)
@@ -179,6 +178,4 @@ watched = move()
 threading.settrace(None)
 print(json.dumps([watched, move()]))
 """
-        )
-        == [0, 1]
-    )
+    ) == [0, 1]
