@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import airflow_demo
+import child_start
 import collapse
 import fork_cost
 import import_time
@@ -38,6 +39,7 @@ _BENCHMARKS = {
         warmed_child,
         long_life,
         warmed_rounds,
+        child_start,
         airflow_demo,
     )
 }
