@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import airflow_demo
 import child_start
+import code_learning
 import collapse
 import fork_cost
 import import_time
@@ -40,6 +41,7 @@ _BENCHMARKS = {
         long_life,
         warmed_rounds,
         child_start,
+        code_learning,
         airflow_demo,
     )
 }
