@@ -198,14 +198,14 @@ static size_t most_bytes(PyCodeObject *code, bool same_file) {
   return ENTRY + file + 4 * (size_t)PyUnicode_GET_LENGTH(name_of(code));
 }
 
-// The end of what it wrote. A string that cannot be encoded counts as empty.
+// The end of what it wrote: "?" for a string that cannot be encoded.
 static char *put_string(char *at, PyObject *string) {
   size_t size = (size_t)PyUnicode_GET_LENGTH(string);
   // An ASCII string has its UTF-8 already; another would keep it, in new memory, until it dies.
   if (PyUnicode_IS_COMPACT_ASCII(string)) return (char *)memcpy(at, PyUnicode_DATA(string), size) + size;
   PyObject *encoded = PyUnicode_AsEncodedString(string, "utf-8", "surrogateescape");
-  size = encoded != NULL ? (size_t)PyBytes_GET_SIZE(encoded) : 0;
-  if (size > 0) memcpy(at, PyBytes_AS_STRING(encoded), size);
+  size = encoded != NULL ? (size_t)PyBytes_GET_SIZE(encoded) : 1;
+  memcpy(at, encoded != NULL ? PyBytes_AS_STRING(encoded) : "?", size);
   Py_XDECREF(encoded);
   PyErr_Clear();
   return at + size;
@@ -240,6 +240,8 @@ static PyObject *record(void) {
     *at++ = '\x1f';
     at = put_string(at, name_of(code));
   }
+  // A name may be any string, and a NUL would end the journal's record.
+  for (char *zero = start; (zero = memchr(zero, 0, (size_t)(at - zero))) != NULL;) *zero = '?';
   _PyBytes_Resize(&bytes, at - start);
   return bytes;
 }

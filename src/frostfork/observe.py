@@ -241,8 +241,9 @@ class watch_code:  # noqa: N801 - used like a function
         return _code_from(_core.code_stop().decode("utf-8", "surrogateescape"))
 
     def write(self, journal: Journal) -> None:
-        """finish() into a journal, as observe(journal, code=True) does at its end. OSError as Journal.write."""
-        journal.write("code", _core.code_stop())
+        """finish() into a journal, as observe(journal, code=True) does at its end. Errors are Journal.write's."""
+        if record := _core.code_stop():
+            journal.write("code", record)
 
 
 def _pages() -> PageCounts | None:

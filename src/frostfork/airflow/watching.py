@@ -24,27 +24,27 @@ class Watching:
 
     def __init__(self) -> None:
         self._watch = watch_code()
-        self._forking = False
-        self._wanted = False  # in the child that is forked next
+        self._next: bool | None = None  # in the parent: whether the child that it forks next notes its code
+        self._own = False  # in the child: whether it does
         os.register_at_fork(after_in_child=self._start)
 
     @contextlib.contextmanager
     def next_fork(self, wanted: bool) -> Iterator[None]:
         """Within: a fork. wanted: whether its child notes the code that it runs."""
-        self._forking, self._wanted = True, wanted
+        self._next = wanted
         try:
             yield
         finally:
-            self._forking = False
+            self._next = None
 
     def _start(self) -> None:
-        if not self._forking:
-            return
-        self._watch.finish()  # the parent's
-        self._wanted = self._wanted and self._watch.start()
+        wanted, self._next = self._next, None
+        if wanted is not None:
+            self._watch.finish()  # the parent's
+            self._own = wanted and self._watch.start()
 
     def finish(self, journal: Journal) -> None:
         """In the child, once it has done its work."""
-        if self._wanted:
-            with contextlib.suppress(OSError):  # user code closed the journal
+        if self._own:
+            with contextlib.suppress(Exception):  # user code closed the journal
                 self._watch.write(journal)
