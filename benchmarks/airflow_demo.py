@@ -106,7 +106,9 @@ def _of_kinds(
         for side, count in zip(sides, files, strict=True)
     ]
     each = [sides[1][kind][name] / sides[0][kind][name] for kind in present]
-    detail = f"stock {means[0] * scale:,.0f} {unit}, frostfork {means[1] * scale:,.0f} {unit}; {files[0]} files"
+    detail = (
+        f"stock {means[0] * scale:,.0f} {unit}, frostfork {means[1] * scale:,.0f} {unit}; {files[0]} files"
+    )
     if len(each) > 1:
         detail += "; by kind " + ", ".join(
             f"{kind} {one:.2f}" for kind, one in zip(present, each, strict=True)

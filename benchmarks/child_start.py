@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a child of Airflow's DAG processor copies, and how long it works, before it opens the DAG file.
 
-Stock and frostfork run in turn, each time in a fresh process with an AIRFLOW_HOME of its own, over the same small corpus.
-Only children after the rounds of learning count. Every other child tells its time and page faults, the rest their
-pages: to count pages takes time. The baseline is the parent's, taken right before the fork, so that it costs the
-child nothing and stock Airflow is left as it is.
+Stock and frostfork run in turn, each time in a fresh process with an AIRFLOW_HOME of its own, over the same small
+corpus. Only children after the rounds of learning count. Every other child tells its time and page faults, the rest
+their pages: to count pages takes time. The baseline is the parent's, taken right before the fork, so that it costs
+the child nothing and stock Airflow is left as it is.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ def run(*, quick: bool) -> list[Figure]:
     second = ", ".join(f"{parent} {_second_half(found[parent]):.0f}" for parent in _PARENTS)
     return [
         figure(NAME, f"growth over {tasks:,} tasks, warmup / plain", growth, _GROWTH, detail=f"MB: {sides}"),
-        figure(NAME, "growth in the second half, warmup", later, None, unit="kB", detail=f"medians: {second}"),
+        figure(
+            NAME, "growth in the second half, warmup", later, None, unit="kB", detail=f"medians: {second}"
+        ),
         figure(
             NAME,
             f"gain lost after {tasks:,} tasks",
