@@ -24,12 +24,15 @@ _WHOLE: tuple[tuple[str, str, float | None], ...] = (
     ("seconds_per_file", "seconds per file, all files", 0.5),
     ("round_seconds", "wall of a round", 0.5),
     ("cpu_seconds", "CPU seconds per child", None),  # beside the wall times: other programs disturb it less
-    ("private_bytes", "private bytes per child", 0.7),
+    ("private_bytes", "private bytes per child", 1 / 3),
     ("page_faults", "page faults per child", 0.6),
 )
-_KINDS = (
-    (HEAVY, "seconds per file, heavy imports", 0.25),
-    (("plain",), "seconds per file, plain files", 1.0),
+# Name, kinds, what it is, its goal, unit and scale in the detail.
+_KINDS: tuple[tuple[str, tuple[str, ...], str, float, str, float], ...] = (
+    ("seconds_per_file", HEAVY, "seconds per file, heavy imports", 1 / 6, "ms", 1e3),
+    ("seconds_per_file", ("plain",), "seconds per file, plain files", 1.0, "ms", 1e3),
+    ("private_bytes", HEAVY, "private bytes per child, heavy imports", 1 / 7, "MB", 1e-6),
+    ("page_faults", HEAVY, "page faults per child, heavy imports", 1 / 6, "", 1),
 )
 _PEAK_PROCESSES = 8
 _PEAK_GOAL = 0.75
@@ -47,7 +50,7 @@ def run(*, quick: bool) -> list[Figure]:
     rounds = 1 if quick else 4
     result = _demo(rounds, 2)
     found = [_whole(result, name, title, goal) for name, title, goal in _WHOLE]
-    found += [_of_kinds(result, kinds, title, goal) for kinds, title, goal in _KINDS]
+    found += [_of_kinds(result, *each) for each in _KINDS]
     if not quick:
         result = _demo(1, _PEAK_PROCESSES)
         title = f"peak PSS, {_PEAK_PROCESSES} processes"
@@ -83,19 +86,29 @@ def _whole(result: dict[str, Any], name: str, title: str, goal: float | None) ->
     return Figure(NAME, title, ratio, least, most, least, most, result["rounds"], goal, detail=detail)
 
 
-def _of_kinds(result: dict[str, Any], kinds: tuple[str, ...], title: str, goal: float) -> Figure:
-    """Of the mean over the files of some kinds."""
+def _of_kinds(
+    result: dict[str, Any],
+    name: str,
+    kinds: tuple[str, ...],
+    title: str,
+    goal: float,
+    unit: str,
+    scale: float,
+) -> Figure:
+    """Of the mean over the files of some kinds. A kind of which either side has no sample is left out."""
     sides = [result[variant]["kinds"] for variant in ("stock", "frostfork")]
-    present = [kind for kind in kinds if all(kind in side for side in sides)]
+    present = [kind for kind in kinds if all(side.get(kind, {}).get(name) for side in sides)]
     files = [sum(side[kind]["files"] for kind in present) for side in sides]
     if not all(files):
-        raise BenchmarkError(f"frostfork demo parsed no file of the kinds {', '.join(kinds)}")
+        raise BenchmarkError(f"frostfork demo has no {name} of the kinds {', '.join(kinds)}")
     means = [
-        sum(side[kind]["seconds_per_file"] * side[kind]["files"] for kind in present) / count
+        sum(side[kind][name] * side[kind]["files"] for kind in present) / count
         for side, count in zip(sides, files, strict=True)
     ]
-    each = [sides[1][kind]["seconds_per_file"] / sides[0][kind]["seconds_per_file"] for kind in present]
-    detail = f"stock {means[0] * 1000:.0f} ms, frostfork {means[1] * 1000:.0f} ms; {files[0]} files"
+    each = [sides[1][kind][name] / sides[0][kind][name] for kind in present]
+    detail = (
+        f"stock {means[0] * scale:,.0f} {unit}, frostfork {means[1] * scale:,.0f} {unit}; {files[0]} files"
+    )
     if len(each) > 1:
         detail += "; by kind " + ", ".join(
             f"{kind} {one:.2f}" for kind, one in zip(present, each, strict=True)

@@ -40,9 +40,14 @@ def run(*, quick: bool) -> list[Figure]:
     growth = [(b[-1] - b[0]) / max(1, a[-1] - a[0]) for a, b in zip(plain, ours, strict=True)]
     # Written the other way round, so that "at most" holds for every figure.
     lost = [1 - (a[-1] - b[-1]) / (a[0] - b[0]) for a, b in zip(plain, ours, strict=True)]
+    later = [(b[-1] - b[1]) / 1e3 for b in ours]
     sides = ", ".join(f"{parent} {_ends(found[parent])}" for parent in _PARENTS)
+    second = ", ".join(f"{parent} {_second_half(found[parent]):.0f}" for parent in _PARENTS)
     return [
         figure(NAME, f"growth over {tasks:,} tasks, warmup / plain", growth, _GROWTH, detail=f"MB: {sides}"),
+        figure(
+            NAME, "growth in the second half, warmup", later, None, unit="kB", detail=f"medians: {second}"
+        ),
         figure(
             NAME,
             f"gain lost after {tasks:,} tasks",
@@ -56,6 +61,10 @@ def run(*, quick: bool) -> list[Figure]:
 def _ends(children: list[list[int]]) -> str:
     first, last = (statistics.median(child[at] for child in children) / 1e6 for at in (0, -1))
     return f"{first:.1f} -> {last:.1f}"
+
+
+def _second_half(children: list[list[int]]) -> float:
+    return statistics.median(child[-1] - child[1] for child in children) / 1e3
 
 
 def _life(tasks: int) -> list[int]:

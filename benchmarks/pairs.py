@@ -81,13 +81,18 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return (lower, middle, upper)
 
 
-def in_turn(first: Callable[[], T], second: Callable[[], T], pairs: int) -> list[tuple[T, T]]:
+def in_turn(
+    first: Callable[[], T], second: Callable[[], T], pairs: int, *, warm_up: bool = True
+) -> list[tuple[T, T]]:
     """Call both in turn, `pairs` times each after a pair that does not count; the results pair by pair.
+
+    warm_up: False leaves that pair out, where each run starts from nothing and takes long.
 
     Every other pair runs the second one first: whoever comes second finds caches and page tables as the other left
     them, and that must not always be the same side.
     """
-    first(), second()
+    if warm_up:
+        first(), second()
     results = []
     for at in range(pairs):
         if at % 2 == 0:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import airflow_demo
+import child_start
+import code_learning
 import collapse
 import fork_cost
 import import_time
@@ -38,6 +40,8 @@ _BENCHMARKS = {
         warmed_child,
         long_life,
         warmed_rounds,
+        child_start,
+        code_learning,
         airflow_demo,
     )
 }

@@ -13,6 +13,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "py/walk.h"
@@ -20,12 +22,19 @@
 // Enough for any parse; more code than this is not hot.
 enum { MOST_CODE = 1 << 15, TABLE = 1 << 16 };
 
+// Mapped anew for each use and not from the heap, which would clear it, 190 pages, or fill holes in shared pages.
+struct seen {
+  PyCodeObject *codes[MOST_CODE];  // strong references, in the order of their first run
+#if PY_VERSION_HEX < 0x030C0000
+  PyCodeObject *table[TABLE];  // the same again, open addressing
+#endif
+};
+
 static struct {
   bool started;
   pid_t pid;
-  PyCodeObject **codes;  // strong references, in the order of their first run
+  struct seen *seen;
   size_t count;
-  PyCodeObject **table;  // before 3.12: what was seen, open addressing
   PyObject *monitoring;  // since 3.12: sys.monitoring
   PyObject *disable;     // its DISABLE, kept: another thread may be in the callback still
   bool attached_before;  // in this process or in one that it was forked from
@@ -50,7 +59,7 @@ static PyObject *key_of(PyCodeObject *code) {
 static void note(PyCodeObject *code) {
   if (hot.count >= MOST_CODE) return;
   Py_INCREF(code);
-  hot.codes[hot.count++] = code;
+  hot.seen->codes[hot.count++] = code;
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
@@ -121,9 +130,9 @@ static int on_event(PyObject *self, PyFrameObject *frame, int what, PyObject *ar
   if (what != PyTrace_CALL) return 0;
   PyCodeObject *code = PyFrame_GetCode(frame);
   size_t at = (size_t)(((uintptr_t)code >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 20) & (TABLE - 1);
-  while (hot.table[at] != NULL && hot.table[at] != code) at = (at + 1) & (TABLE - 1);
-  if (hot.table[at] == NULL && hot.count < MOST_CODE) {
-    hot.table[at] = code;
+  while (hot.seen->table[at] != NULL && hot.seen->table[at] != code) at = (at + 1) & (TABLE - 1);
+  if (hot.seen->table[at] == NULL && hot.count < MOST_CODE) {
+    hot.seen->table[at] = code;
     note(code);
   }
   Py_DECREF(code);
@@ -165,39 +174,87 @@ int ff_hot_start(void) {
     PyErr_SetString(PyExc_RuntimeError, "code is already being observed in this process");
     return -1;
   }
-  hot.codes = PyMem_RawCalloc(MOST_CODE, sizeof *hot.codes);
-  hot.table = PyMem_RawCalloc(TABLE, sizeof *hot.table);
-  hot.count = 0;
-  if (hot.codes == NULL || hot.table == NULL) {
+  void *seen = mmap(NULL, sizeof *hot.seen, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (seen == MAP_FAILED) {
     PyErr_NoMemory();
-  } else if (attach() == 0) {
-    hot.started = true;
-    hot.pid = getpid();
-    return 0;
+    return -1;
   }
-  PyMem_RawFree(hot.codes);
-  PyMem_RawFree(hot.table);
-  return -1;
+  hot.seen = seen;
+  hot.count = 0;
+  if (attach() < 0) {
+    munmap(hot.seen, sizeof *hot.seen);
+    return -1;
+  }
+  hot.started = true;
+  hot.pid = getpid();
+  return 0;
+}
+
+enum { ENTRY = sizeof "\x1e\x1f-2147483648\x1f" };
+
+// Bytes that an entry may take: at most four for a character.
+static size_t most_bytes(PyCodeObject *code, bool same_file) {
+  size_t file = same_file ? 0 : 4 * (size_t)PyUnicode_GET_LENGTH(code->co_filename);
+  return ENTRY + file + 4 * (size_t)PyUnicode_GET_LENGTH(name_of(code));
+}
+
+// The end of what it wrote: "?" for a string that cannot be encoded.
+static char *put_string(char *at, PyObject *string) {
+  size_t size = (size_t)PyUnicode_GET_LENGTH(string);
+  // An ASCII string has its UTF-8 already; another would keep it, in new memory, until it dies.
+  if (PyUnicode_IS_COMPACT_ASCII(string)) return (char *)memcpy(at, PyUnicode_DATA(string), size) + size;
+  PyObject *encoded = PyUnicode_AsEncodedString(string, "utf-8", "surrogateescape");
+  size = encoded != NULL ? (size_t)PyBytes_GET_SIZE(encoded) : 1;
+  memcpy(at, encoded != NULL ? PyBytes_AS_STRING(encoded) : "?", size);
+  Py_XDECREF(encoded);
+  PyErr_Clear();
+  return at + size;
+}
+
+// printf would take as long as all else.
+static char *put_number(char *at, int number) {
+  char digits[12], *first = digits + sizeof digits;
+  unsigned rest = number < 0 ? 0 : (unsigned)number;
+  do *--first = (char)('0' + rest % 10);
+  while ((rest /= 10) > 0);
+  size_t size = (size_t)(digits + sizeof digits - first);
+  return (char *)memcpy(at, first, size) + size;
+}
+
+static bool same_file(size_t at) {
+  return at > 0 && hot.seen->codes[at]->co_filename == hot.seen->codes[at - 1]->co_filename;
+}
+
+static PyObject *record(void) {
+  size_t most = 0;
+  for (size_t i = 0; i < hot.count; i++) most += most_bytes(hot.seen->codes[i], same_file(i));
+  PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)most);
+  if (bytes == NULL) return NULL;
+  char *start = PyBytes_AS_STRING(bytes), *at = start;
+  for (size_t i = 0; i < hot.count; i++) {
+    PyCodeObject *code = hot.seen->codes[i];
+    if (i > 0) *at++ = '\x1e';
+    if (!same_file(i)) at = put_string(at, code->co_filename);
+    *at++ = '\x1f';
+    at = put_number(at, code->co_firstlineno);
+    *at++ = '\x1f';
+    at = put_string(at, name_of(code));
+  }
+  // A name may be any string, and a NUL would end the journal's record.
+  for (char *zero = start; (zero = memchr(zero, 0, (size_t)(at - zero))) != NULL;) *zero = '?';
+  _PyBytes_Resize(&bytes, at - start);
+  return bytes;
 }
 
 PyObject *ff_hot_stop(void) {
   forget_parents();
-  if (!hot.started) return PyList_New(0);
+  if (!hot.started) return PyBytes_FromStringAndSize(NULL, 0);
   hot.started = false;
   detach();
-  PyObject *found = PyList_New((Py_ssize_t)hot.count);
-  for (size_t i = 0; i < hot.count; i++) {
-    PyObject *key = found != NULL ? key_of(hot.codes[i]) : NULL;
-    if (key != NULL) {
-      PyList_SET_ITEM(found, (Py_ssize_t)i, key);
-    } else {
-      Py_CLEAR(found);
-    }
-    Py_DECREF(hot.codes[i]);
-  }
-  PyMem_RawFree(hot.codes);
-  PyMem_RawFree(hot.table);
-  return found;
+  PyObject *bytes = record();
+  for (size_t i = 0; i < hot.count; i++) Py_DECREF(hot.seen->codes[i]);
+  munmap(hot.seen, sizeof *hot.seen);
+  return bytes;
 }
 
 struct search {

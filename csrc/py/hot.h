@@ -11,14 +11,15 @@
 // that is being done already, or if a profiler is in the way.
 int ff_hot_start(void);
 
-// Stop, and return a new list of what was noted, in the order in which it ran first: tuples (file name, first line,
-// qualified name). NULL with an exception set. An empty list if nothing was started; in a child of a process that
+// Stop, and return what was noted as new bytes, in the order in which it ran first. Entries are separated by 0x1e; each
+// is file name, first line and qualified name in UTF-8, separated by 0x1f. A file name that is left empty is that of
+// the entry before. NULL with an exception set. Empty bytes if nothing was started; in a child of a process that
 // started, that ends it for the child.
 PyObject *ff_hot_stop(void);
 
-// A new list of the functions that can be reached from sys.modules and whose code has its tuple, as above, among the
-// keys of `wanted` (a dict). Left out is code to which somebody has tied something: weak references, or data of a
-// debugger.
+// A new list of the functions that can be reached from sys.modules and whose code has its tuple (file name, first line,
+// qualified name) among the keys of `wanted` (a dict). Left out is code to which somebody has tied something: weak
+// references, or data of a debugger.
 PyObject *ff_hot_functions(PyObject *wanted);
 
 // Give a function other code of equal meaning, and keep what the interpreter knows of the function.

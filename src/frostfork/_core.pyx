@@ -250,7 +250,7 @@ def code_start():
 
 
 def code_stop():
-    """Stop; what ran, in the order of first runs: tuples (file name, first line, qualified name)."""
+    """Stop; what ran, in the order of first runs, as the journal has it: see csrc/py/hot.h."""
     return ff_hot_stop()
 
 

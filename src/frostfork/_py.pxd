@@ -31,7 +31,7 @@ cdef extern from "py/immortal.h":
 
 cdef extern from "py/hot.h":
     int ff_hot_start() except -1
-    list ff_hot_stop()
+    bytes ff_hot_stop()
     list ff_hot_functions(dict wanted)
     int ff_hot_set_code(object function, object code) except -1
     int ff_hot_same_kinds(object copy, object code) except -1

@@ -39,12 +39,14 @@ class Journal:
             raise ValueError("this journal is closed")
         return self._fd
 
-    def write(self, word: str, *fields: str) -> None:
-        """Append one record in one write. OSError if the descriptor was closed behind our back."""
+    def write(self, word: str, *fields: str | bytes) -> None:
+        """Append one record in one write; bytes are UTF-8. OSError if the descriptor was closed behind our back."""
         if _identity(self.fileno()) != self._file:  # user code closed it and opened a file of its own there
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        record = "".join(f"{part}\0" for part in (word, *fields))
-        os.write(self.fileno(), record.encode("utf-8", "surrogateescape"))
+        record: list[bytes] = []
+        for part in (word, *fields):
+            record += (part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape"), b"\0")
+        os.writev(self.fileno(), record)
 
     def write_import(self, name: str, origin: str) -> None:
         """Note a module of which only this is known: it was imported, without error, before all that were timed."""

@@ -134,17 +134,16 @@ class Observation:
         return seen
 
 
-# Separators that no file and no function has in its name.
-_BETWEEN, _WITHIN = "\x1e", "\x1f"
-
-
-def _code_to(codes: list[CodeName]) -> str:
-    return _BETWEEN.join(f"{file}{_WITHIN}{line}{_WITHIN}{name}" for file, line, name in codes)
-
-
-def _code_from(field: str) -> list[CodeName]:
-    parts = (entry.split(_WITHIN) for entry in field.split(_BETWEEN))
-    return [(part[0], int(part[1]), part[2]) for part in parts if len(part) == 3]
+def _code_from(record: str) -> list[CodeName]:
+    """Read what code_stop() wrote (csrc/py/hot.h says how). An entry that makes no sense is left out."""
+    found: list[CodeName] = []
+    file = ""
+    for entry in record.split("\x1e"):
+        match entry.split("\x1f"):
+            case [name, line, function] if line.isdecimal():
+                file = name or file
+                found.append((file, int(line), function))
+    return found
 
 
 def _measured(seen: Observation) -> dict[str, Any]:
@@ -199,7 +198,7 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        hot_code = _core.code_stop() if self._code else []
+        hot_code = _core.code_stop() if self._code else b""
         seen = Observation(
             lost=_core.imports_stop(),
             wall_seconds=time.monotonic() - self._wall,
@@ -211,7 +210,7 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
 
         try:
             if hot_code:
-                self._journal.write("code", _code_to(hot_code))
+                self._journal.write("code", hot_code)
             self._journal.write("end", json.dumps(_measured(seen)))
         except (OSError, ValueError):
             # User code closed it, or gave a function a name that cannot be written: the parent will see an incomplete
@@ -239,7 +238,12 @@ class watch_code:  # noqa: N801 - used like a function
 
     def finish(self) -> list[CodeName]:
         """What ran, in the order of first runs."""
-        return _core.code_stop()
+        return _code_from(_core.code_stop().decode("utf-8", "surrogateescape"))
+
+    def write(self, journal: Journal) -> None:
+        """finish() into a journal, as observe(journal, code=True) does at its end. Errors are Journal.write's."""
+        if record := _core.code_stop():
+            journal.write("code", record)
 
 
 def _pages() -> PageCounts | None:

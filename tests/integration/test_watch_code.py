@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import sys
+from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -61,6 +63,33 @@ def test_a_second_watch_is_refused() -> None:
         assert not watch_code().start()
     finally:
         watch.finish()
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "noted"),
+    [
+        ("/a/b.py", "plain", ("/a/b.py", "plain")),
+        ("/a/tüte.py", "größe", ("/a/tüte.py", "größe")),
+        ("/a/\udcff.py", "f", ("/a/\udcff.py", "f")),  # a file's name that is no UTF-8
+        ("/a/b.py", "\ud800", ("/a/b.py", "?")),
+        ("/a/b.py", "nul\0", ("/a/b.py", "nul?")),
+    ],
+)
+def test_names_are_noted_as_they_are_or_replaced(file: str, name: str, noted: tuple[str, str]) -> None:
+    made = [
+        one.__code__.replace(co_filename=file, co_name=each, **_qualified(each), co_firstlineno=line)
+        for each, line in ((name, 7), ("other", 1_000_000))
+    ]
+    watch = watch_code()
+    assert watch.start()
+    for code in made:
+        FunctionType(code, {})()
+    found = [entry for entry in watch.finish() if entry[1] in (7, 1_000_000)]
+    assert found == [(noted[0], 7, noted[1]), (noted[0], 1_000_000, "other")]
+
+
+def _qualified(name: str) -> dict[str, Any]:
+    return {"co_qualname": name} if sys.version_info >= (3, 11) else {}
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")

@@ -170,6 +170,15 @@ def test_a_pid_that_comes_again_is_told_apart_by_time() -> None:
     assert summarize(measured, {}, ROUNDS)["private_bytes"] == pytest.approx(2000)
 
 
+def test_a_child_that_had_not_run_yet_says_nothing() -> None:
+    measured = _measured()
+    for child in measured.children[::2]:  # those of a
+        child.private = child.pss = 0
+    result = summarize(measured, {"a": "exit", "b": "pandas"}, ROUNDS)
+    assert result["kinds"]["exit"]["private_bytes"] is None
+    assert result["private_bytes"] == pytest.approx(3000)
+
+
 def test_unknown_memory_stays_unknown() -> None:
     measured = _measured()
     measured.children, measured.trees, measured.manager_rss = [], [], []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from frostfork.airflow.judging import Judging
 from frostfork.airflow.warming import Warming
+from frostfork.airflow.watching import Watching
 from frostfork.observe import Observation
 from frostfork.preload import PreloadMode, PreloadPolicy
 from frostfork.preloader import Preloader, find_installed
@@ -27,7 +28,7 @@ _BUDGET_SECONDS = 5.0
 
 # To note which code runs costs a parse some milliseconds. It is done in a file's second parse, since the first one
 # imports, which runs much code that later parses will not; and now and then later.
-_CODE_EVERY = 50
+CODE_EVERY = 50
 
 
 class DagFileLearner:
@@ -46,6 +47,7 @@ class DagFileLearner:
         )
         self.preloader = Preloader(policy, local_names=self.local_names)
         self.warming = Warming(settings.steps, self.preloader.ledger)
+        self.watching = Watching()
         self.judging = Judging(settings.blame)
         if plugins_folder:
             self.add_folder(plugins_folder)
@@ -99,7 +101,7 @@ class DagFileLearner:
 
     def wants_code(self, source: str) -> bool:
         """Whether the next parse of this file is to note which code runs."""
-        return self._parses.get(source, 0) % _CODE_EVERY == 1
+        return self._parses.get(source, 0) % CODE_EVERY == 1
 
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""

@@ -38,17 +38,20 @@ from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import load
 from frostfork.fork import install
 from frostfork.journal import Journal
-from frostfork.observe import observe, watch_code
+from frostfork.observe import observe
 
 if TYPE_CHECKING:
     from frostfork.airflow.judging import Judging
+    from frostfork.airflow.watching import Watching
     from frostfork.preloader import Preloader
 
 
 log = logging.getLogger("frostfork.airflow")
 
 
-def _observed(target: Callable[[], None], journal: Journal, known: int, code: bool, judging: Judging) -> None:
+def _observed(
+    target: Callable[[], None], journal: Journal, known: int, watching: Watching, judging: Judging
+) -> None:
     """The child's entry: Airflow's, observed. known: how many modules the parent had when it forked."""
     # Between the fork and this entry Airflow sets up the child's logging, and imports modules for that in every child.
     # Newest first, and no further: to list all names would write the reference count of each, 1,200 pages of them.
@@ -58,11 +61,11 @@ def _observed(target: Callable[[], None], journal: Journal, known: int, code: bo
         for name in reversed(list(newest)):
             origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
             journal.write_import(name, origin or "")
-    watch_code().finish()  # the parent's
     with contextlib.ExitStack() as stack:
         stack.callback(judging.finish, journal)
+        stack.callback(watching.finish, journal)
         with contextlib.suppress(Exception):
-            stack.enter_context(observe(journal, pages=False, code=code))
+            stack.enter_context(observe(journal, pages=False))
         target()
 
 
@@ -101,10 +104,10 @@ class ObservedFileProcess(DagFileProcessorProcess):
             log.exception("frostfork cannot learn from this parse")
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
         code = cls.learner.wants_code(kwargs["dag_file_rel_path"])
-        judging = cls.learner.judging
-        observed = functools.partial(_observed, target, journal, len(sys.modules), code, judging)
+        watching, judging = cls.learner.watching, cls.learner.judging
+        observed = functools.partial(_observed, target, journal, len(sys.modules), watching, judging)
         try:
-            with judging.next_fork():
+            with watching.next_fork(code), judging.next_fork():
                 process: ObservedFileProcess = super().start(
                     target=observed, bundle_path=bundle_path, **kwargs
                 )

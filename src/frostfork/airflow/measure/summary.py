@@ -192,7 +192,10 @@ def _figures(timed: Sequence[Parse], sampled: Sequence[tuple[Parse, ChildMemory]
 
 
 def _join(parses: Iterable[Parse], children: Iterable[ChildMemory]) -> list[tuple[Parse, ChildMemory]]:
-    """Match each sampled child with its parse, by pid and by time: a pid may come again."""
+    """Match each sampled child with its parse, by pid and by time: a pid may come again.
+
+    A child without a private byte had not run yet when it was last seen, and says nothing of its kind.
+    """
     by_pid: dict[int, list[ChildMemory]] = defaultdict(list)
     for child in children:
         by_pid[child.pid].append(child)
@@ -200,7 +203,7 @@ def _join(parses: Iterable[Parse], children: Iterable[ChildMemory]) -> list[tupl
         (parse, child)
         for parse in parses
         for child in by_pid[parse.pid]
-        if parse.start <= child.seen <= parse.end
+        if child.private and parse.start <= child.seen <= parse.end
     ]
 
 
