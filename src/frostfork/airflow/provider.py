@@ -36,7 +36,7 @@ STEPS = {
         True,
         "take reference counts away from what modules hold, which then stays in memory (Python 3.12+)",
     ),
-    "collapse": (True, "put large parents on huge pages, which makes their forks faster"),
+    "collapse": (False, "put large parents on huge pages, which makes their forks faster"),
     "merge": (False, "let the kernel merge equal pages (KSM), for Pythons without immortal objects"),
 }
 
