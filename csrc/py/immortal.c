@@ -11,15 +11,17 @@
 // only be reached through it:
 //
 //  - frames, generators, coroutines, tracebacks, and exceptions, which hold them: work under way
-//  - whatever owns a resource or may: its class has close, fileno, release, __exit__, __aexit__ or a finalizer. These
-//    are files, sockets, locks, pools, executors, sessions, temporary folders, event loops
+//  - whatever owns a resource or may: its class has close, fileno, shutdown, release, __exit__, __aexit__ or a
+//    finalizer. These are files, sockets, locks, pools, executors, sessions, temporary folders, event loops
 //  - instances of classes that are not built in, if a weak reference to them exists: somebody waits for their death
 //  - weak references themselves, but for those to classes, functions and modules
 //  - thread-local data and contexts
 //
 // A list of sockets, a bound method of a file, an object with a connection among its attributes: who holds such a thing
 // goes on dying too, for else the thing would stay open once its holder is dropped. What else the holder refers to is
-// made immortal. Holders of holders are not looked for: everything holds a lock somewhere.
+// made immortal. That is so for what has close, fileno, shutdown or a finalizer, not for locks: a
+// lock closes nothing, and with the holders of locks mortal a parsing child of Airflow had 700 page faults more.
+// Holders of holders are not looked for.
 //
 // What it cannot see: a resource whose class has none of those names (a bare handle inside an extension type), and one
 // whose holder's holder is dropped. It stays open until the process ends; the operating system takes it back then. So
@@ -42,10 +44,12 @@
 struct verdict {
   PyTypeObject *type;
   bool dies;          // its instances must go on dying
+  bool closes;        // and so must whoever holds one
   bool sized;         // their size is more than the class says: ask size_of
   PyObject *size_of;  // borrowed
 };
 
+enum { CLOSING_NAMES = 3 };   // of the resource names, those whose owner closes something
 enum { VERDICTS = 1 << 10 };  // a cache: two classes in one slot only cost time
 
 struct making {
@@ -54,7 +58,7 @@ struct making {
   // run time: such a build loads extensions made for the ordinary one.
   bool debug;
   bool again;  // not the first time in this process: what is immortal has been here
-  PyObject *resource_names[5];
+  PyObject *resource_names[6];
   PyObject *sizeof_name, *spec_name;
   struct verdict verdicts[VERDICTS];
 };
@@ -62,17 +66,25 @@ struct making {
 static bool made_before;
 
 // By its class alone. Looks into the classes' dicts: a metaclass might answer an attribute access with code of its own.
-static bool class_owns_resource(struct making *making, PyTypeObject *type) {
-  if (type->tp_finalize != NULL || type->tp_del != NULL) return true;
-  for (PyTypeObject *base = type; base != NULL; base = base->tp_base) {
-    if (strcmp(base->tp_name, "_thread._local") == 0) return true;
-  }
-  for (size_t i = 0; i < Py_ARRAY_LENGTH(making->resource_names); i++) {
+static bool class_has_method(struct making *making, PyTypeObject *type, size_t first, size_t end) {
+  for (size_t i = first; i < end; i++) {
     // A field that happens to have the name, such as the release of a version, is no method.
     PyObject *found = _PyType_Lookup(type, making->resource_names[i]);
     if (found != NULL && PyCallable_Check(found)) return true;
   }
   return false;
+}
+
+// Its death is what closes something, or what somebody hears of.
+static bool class_closes(struct making *making, PyTypeObject *type) {
+  return type->tp_finalize != NULL || type->tp_del != NULL || class_has_method(making, type, 0, CLOSING_NAMES);
+}
+
+static bool class_owns_resource(struct making *making, PyTypeObject *type) {
+  for (PyTypeObject *base = type; base != NULL; base = base->tp_base) {
+    if (strcmp(base->tp_name, "_thread._local") == 0) return true;
+  }
+  return class_has_method(making, type, CLOSING_NAMES, Py_ARRAY_LENGTH(making->resource_names));
 }
 
 static const struct verdict *verdict_on(struct making *making, PyTypeObject *type) {
@@ -81,9 +93,11 @@ static const struct verdict *verdict_on(struct making *making, PyTypeObject *typ
   // Instances of the classes below hold more than their struct, in tables that belong to nobody else.
   bool sized = type == &PyDict_Type || type == &PySet_Type || type == &PyFrozenSet_Type || type == &PyList_Type ||
                type == &PyLong_Type || type == &PyCode_Type || type == &PyUnicode_Type;
+  bool closes = !PyType_IsSubtype(type, &PyType_Type) && class_closes(making, type);
   *verdict = (struct verdict){
       .type = type,
-      .dies = !PyType_IsSubtype(type, &PyType_Type) && class_owns_resource(making, type),
+      .dies = closes || (!PyType_IsSubtype(type, &PyType_Type) && class_owns_resource(making, type)),
+      .closes = closes,
       .sized = sized,
       .size_of = sized ? _PyType_Lookup(type, making->sizeof_name) : NULL,
   };
@@ -125,7 +139,7 @@ static bool is_small_container(PyObject *object) {
 static int is_held_resource(PyObject *object, void *argument) {
   const struct holder *holder = argument;
   if (object == NULL || is_definition(object)) return 0;
-  if (verdict_on(holder->making, Py_TYPE(object))->dies) return 1;
+  if (verdict_on(holder->making, Py_TYPE(object))->closes) return 1;
   // An object keeps its attributes in a dict, and a partial function its arguments in a tuple.
   if (holder->is_part || !is_small_container(object)) return 0;
   struct holder within = {holder->making, true};
@@ -215,7 +229,8 @@ bool ff_immortal_supported(void) { return true; }
 bool ff_immortal_made(void) { return made_before; }
 
 int ff_immortal_make(struct ff_immortal *out, bool afresh) {
-  static const char *const names[] = {"close", "fileno", "release", "__exit__", "__aexit__"};
+  static const char *const names[] = {"close",   "fileno",   "shutdown",
+                                      "release", "__exit__", "__aexit__"};  // see CLOSING_NAMES
   *out = (struct ff_immortal){0};
   PyObject *modules = PyImport_GetModuleDict();
   struct making *making = PyMem_RawCalloc(1, sizeof *making);
