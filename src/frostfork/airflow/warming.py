@@ -80,6 +80,9 @@ class Warming:
             self._run(afresh=True)
 
     def _look_at_manager(self, files: int) -> None:
+        if self._quiet == 0 and self._watched is not None:
+            self._watch.finish()  # what an import runs, it runs once: begin again later
+            self._watched = None
         if self._watched is None:
             if self._quiet > files // 4:
                 self._watched = 0
