@@ -62,19 +62,24 @@ def test_airflow_accepts_the_provider(airflow_home: Any) -> None:
     assert "frostfork" not in listed.stderr  # where Airflow would say what is wrong with it
 
 
-STEPS_ON = ("compact_code", "drain_heap", "immortalize", "collapse")
-STEPS_BUT_COLLAPSE = ("compact_code", "drain_heap", "immortalize")
+STEPS_ON = ("compact_code", "drain_heap", "immortalize")
 
 
 @pytest.mark.airflow
 def test_settings_come_from_airflows_configuration(airflow_home: Any) -> None:
-    configuration = (
-        "[frostfork]\nenabled = True\ndeny = grpc, torch\npreload = off\ncollapse = False\nblame = 7\n"
-    )
+    configuration = "[frostfork]\nenabled = True\ndeny = grpc, torch\npreload = off\ncollapse = True\ncompact_code = False\nblame = 7\n"
     (airflow_home.path / "airflow.cfg").write_text(configuration)
     script = "from frostfork.airflow.settings import load; print(load())"
     shown = airflow_home.run(sys.executable, "-c", script, frostfork__preload="approved")
-    wanted = Settings(True, tuple(COMPONENTS), "approved", (), ("grpc", "torch"), STEPS_BUT_COLLAPSE, 7)
+    wanted = Settings(
+        True,
+        tuple(COMPONENTS),
+        "approved",
+        (),
+        ("grpc", "torch"),
+        ("drain_heap", "immortalize", "collapse"),
+        7,
+    )
     assert shown.stdout.splitlines()[-1] == str(wanted), shown.stderr
 
 
