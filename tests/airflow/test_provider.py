@@ -67,7 +67,8 @@ STEPS_ON = ("compact_code", "drain_heap", "immortalize")
 
 @pytest.mark.airflow
 def test_settings_come_from_airflows_configuration(airflow_home: Any) -> None:
-    configuration = "[frostfork]\nenabled = True\ndeny = grpc, torch\npreload = off\ncollapse = True\ncompact_code = False\nblame = 7\n"
+    configuration = "[frostfork]\nenabled = True\ndeny = grpc, torch\npreload = off\n"
+    configuration += "collapse = True\ncompact_code = False\nblame = 7\n"
     (airflow_home.path / "airflow.cfg").write_text(configuration)
     script = "from frostfork.airflow.settings import load; print(load())"
     shown = airflow_home.run(sys.executable, "-c", script, frostfork__preload="approved")
