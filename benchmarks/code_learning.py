@@ -18,6 +18,7 @@ from typing import Any
 
 from dags.generate import KINDS, generate
 from pairs import BenchmarkError, Figure, figure, fresh, in_turn, medians, progress, ratios
+from warmed_child import in_child
 
 import frostfork
 
@@ -61,21 +62,16 @@ def _parse(request: Any, journal: frostfork.Journal, code: bool) -> None:
 def _in_child(request: Any, code: bool, ledger: frostfork.Ledger | None = None) -> float:
     """CPU seconds of a child that parses."""
     journal = frostfork.Journal()
-    read, write = os.pipe()
-    pid = frostfork.fork()
-    if pid == 0:
+
+    def parse() -> float:
         _parse(request, journal, code)
-        os.write(write, json.dumps(time.process_time()).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        text = answer.read()
-    if os.waitpid(pid, 0)[1] != 0 or not text:
-        raise BenchmarkError("a child that parses failed")
+        return time.process_time()
+
+    seconds: float = in_child(parse, freeze=True)
     if ledger is not None:
         ledger.record(frostfork.Observation.from_journal(journal))
     journal.close()
-    return float(json.loads(text))
+    return seconds
 
 
 def _measured(pairs: int, scratch: Path) -> dict[str, Any]:

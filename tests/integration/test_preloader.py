@@ -93,24 +93,29 @@ def test_only_what_the_policy_allows(library: Path) -> None:
     assert "ffp_a" not in sys.modules
 
 
-def test_a_signal_during_an_import_waits_and_is_not_swallowed(library: Path) -> None:
-    """Airflow's SIGTERM handler raises SystemExit: the guard must not take it for the module's."""
-    (library / "ffp_kill.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ndone = True\n"
-    )
+def killed(library: Path, handler: str) -> subprocess.CompletedProcess[str]:
+    """A process with this handler of SIGTERM, which preloads ffp_kill, which sends the signal."""
     script = f"""
         import signal, sys
         sys.path.insert(0, {str(library)!r})
         from frostfork import *
-        signal.signal(signal.SIGTERM, lambda *a: sys.exit(5))
+        signal.signal(signal.SIGTERM, {handler})
         loader = Preloader(PreloadPolicy(Installed(({str(library)!r},), frozenset(["ffp_kill"]))))
         module = ModuleImport("ffp_kill", {str(library / "ffp_kill.py")!r}, 0.0, 0.0, 0.0, None)
         loader.learn(Observation([module]))
         print("still here")
     """
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
     )
+
+
+def test_a_signal_during_an_import_waits_and_is_not_swallowed(library: Path) -> None:
+    """Airflow's SIGTERM handler raises SystemExit: the guard must not take it for the module's."""
+    (library / "ffp_kill.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\ndone = True\n"
+    )
+    done = killed(library, "lambda *a: sys.exit(5)")
     assert (done.returncode, done.stdout) == (5, ""), done.stderr
 
 
@@ -189,17 +194,5 @@ def test_no_import_begins_after_the_budget(library: Path) -> None:
 def test_a_second_signal_is_handled_at_once(library: Path, handler: str) -> None:
     kill = "os.kill(os.getpid(), signal.SIGTERM)\n"
     (library / "ffp_kill.py").write_text(f"import os, signal\n{kill}{kill}print('went on')\n")
-    script = f"""
-        import signal, sys
-        sys.path.insert(0, {str(library)!r})
-        from frostfork import *
-        signal.signal(signal.SIGTERM, {handler})
-        loader = Preloader(PreloadPolicy(Installed(({str(library)!r},), frozenset(["ffp_kill"]))))
-        module = ModuleImport("ffp_kill", {str(library / "ffp_kill.py")!r}, 0.0, 0.0, 0.0, None)
-        loader.learn(Observation([module]))
-        print("still here")
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
-    )
+    done = killed(library, handler)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM if "DFL" in handler else 5, ""), done.stderr

@@ -101,6 +101,21 @@ def test_many_functions_are_worth_it_at_once_and_a_few_after_a_while() -> None:
     assert parent.fork() == 1
 
 
+def test_an_import_while_the_manager_is_watched_begins_the_watch_again() -> None:
+    parent = Parent(sees=[("manager", 1, "loop")])
+    for _ in range(11):
+        parent.warming.parsed(False, 40)
+    assert parent.watch.running
+    parent.warming.parsed(True, 40)
+    assert not parent.watch.running
+    assert parent.fork() == 1  # nothing is watched, so what was imported is warmed up
+    for _ in range(10):
+        parent.warming.parsed(False, 40)
+    assert not parent.watch.running
+    parent.warming.parsed(False, 40)
+    assert parent.watch.running
+
+
 def test_once_the_managers_own_code_is_known_and_its_caches_are_full() -> None:
     parent = Parent(sees=[("manager", 1, "loop")])
     parent.learn(1)
