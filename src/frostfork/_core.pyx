@@ -56,9 +56,6 @@ from frostfork._py cimport (
     ff_imports_start,
     ff_imports_stop,
     ff_py_fork,
-    ff_holes,
-    ff_holes_drain,
-    ff_holes_release,
 )
 
 # Bound once: a test that puts a mock in the place of gc.freeze must not change what a fork does.
@@ -279,7 +276,6 @@ def report_unraisable(object error, object where):
 
 # One each, for there is one heap.
 cdef ff_heap _heap
-cdef ff_holes _pools
 
 
 def heap_allocator():
@@ -297,18 +293,6 @@ def heap_drain(size_t largest, size_t most):
 def heap_release():
     """Give all of them back."""
     ff_heap_release(&_heap)
-
-
-def pools_drain(size_t most):
-    """Hold free blocks of pymalloc's pools, at most `most` bytes; (blocks, bytes, capped), or None without pymalloc."""
-    if ff_holes_drain(&_pools, most) < 0:
-        return None
-    return (_pools.blocks, _pools.bytes, bool(_pools.capped))
-
-
-def pools_release():
-    """Give all of them back."""
-    ff_holes_release(&_pools)
 
 
 def collapse(int share, int64_t fewest):

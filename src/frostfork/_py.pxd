@@ -37,15 +37,5 @@ cdef extern from "py/hot.h":
     int ff_hot_same_kinds(object copy, object code) except -1
 
 
-cdef extern from "py/holes.h":
-    struct ff_holes:
-        size_t blocks
-        size_t bytes
-        bint capped
-
-    int ff_holes_drain(ff_holes *pools, size_t most)
-    void ff_holes_release(ff_holes *pools)
-
-
 cdef extern from "py/blame.h":
     object ff_blame_judge(const ff_witness_findings *findings, object tracked, Py_ssize_t frozen)
