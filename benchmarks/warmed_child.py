@@ -48,6 +48,13 @@ def run(*, quick: bool) -> list[Figure]:
     return [
         _figure(found, "warmup, worked", "freeze", _OF_FREEZE, sides),
         _figure(found, "warmup, worked", "plain", _OF_PLAIN, "steps: " + "; ".join(steps)),
+        figure(
+            NAME,
+            "unshared pages / the floor that blame gives, warmup, worked",
+            [run["unshared"] / run["floor"] for run in found["warmup, worked"]],
+            None,
+            detail="pages that the child copied, to pages that the bytes it changed would fill side by side",
+        ),
         _figure(found, "warmup", "freeze", None, "the parent never did the work itself"),
         _figure(found, "warmup", "plain", None, "the same"),
     ]
@@ -117,7 +124,15 @@ def _measured(parent: str) -> dict[str, Any]:
         workload.work()
         return private_bytes()
 
-    return {"private": in_child(worked, freeze=parent.startswith("warmup")), "steps": steps}
+    def judged() -> tuple[int, int]:
+        with frostfork.blame() as report:
+            workload.work()
+        return report.unshared, report.floor
+
+    warmed = parent.startswith("warmup")
+    private = in_child(worked, freeze=warmed)
+    unshared, floor = in_child(judged, freeze=warmed) if warmed else (None, None)
+    return {"private": private, "steps": steps, "unshared": unshared, "floor": floor}
 
 
 def _said(step: frostfork.StepReport) -> str:
