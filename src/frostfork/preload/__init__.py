@@ -2,6 +2,6 @@
 """What to import in the parent: plain data in, decisions with reasons out. No I/O, no imports, no forks."""
 
 from frostfork.preload.ledger import Ledger, ModuleRecord
-from frostfork.preload.policy import Decision, Installed, PreloadMode, PreloadPolicy
+from frostfork.preload.policy import Decision, Installed, Plan, PreloadMode, PreloadPolicy
 
-__all__ = ["Decision", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy"]
+__all__ = ["Decision", "Installed", "Ledger", "ModuleRecord", "Plan", "PreloadMode", "PreloadPolicy"]
