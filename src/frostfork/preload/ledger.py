@@ -65,10 +65,10 @@ class Ledger:
             record.threads += module.name in observation.threads
             record.seconds += module.seconds
             record.cumulative += module.cumulative
-            record.bytes += getattr(module, "bytes", 0)
-            record.cumulative_bytes += getattr(module, "cumulative_bytes", 0)
-            if importer := getattr(module, "importer", None):
-                record.importers.add(importer)
+            record.bytes += module.bytes
+            record.cumulative_bytes += module.cumulative_bytes
+            if module.importer is not None:
+                record.importers.add(module.importer)
             if module.origin is not None:
                 record.origins.add(module.origin)
             if source is not None:

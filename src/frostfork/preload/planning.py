@@ -117,7 +117,8 @@ def import_order(along: Mapping[str, str], records: Mapping[str, ModuleRecord]) 
     graph: dict[str, list[str]] = {name: [] for name in along}
     for name in along:
         for importer in records[name].importers:
-            if importer in graph and importer != name:
+            # What lies in a package has it imported first in any case.
+            if importer in graph and importer != name and name not in ancestors(importer):
                 graph[importer].append(name)
     return [name for name in importers_first(graph) if along[name] == name]
 

@@ -21,6 +21,7 @@ __all__ = ["Decision", "Installed", "Plan", "PreloadMode", "PreloadPolicy", "mat
 
 # Airflow gives a DAG file's module a name made of its path; a program's own script is nobody else's module.
 _NEVER = ("unusual_prefix_*", "__main__", "__mp_main__")
+_UNSAFE = tuple(entry.pattern for entry in UNSAFE)
 
 
 class PreloadMode(str, enum.Enum):
@@ -176,9 +177,9 @@ class PreloadPolicy:
         files = max(1, module.files)  # what a child ran may be unknown, but it ran something
         if files < self.min_files:
             yield f"{files} files import it, fewer than min_files = {self.min_files}", False
-        for pattern, reason, _ in UNSAFE:
-            if matches(name, (pattern,)) and not self._trusts(name):
-                yield f"known to be unsafe before a fork: {reason}", True
+        if matches(name, _UNSAFE) and not self._trusts(name):
+            reason = next(entry.reason for entry in UNSAFE if matches(name, (entry.pattern,)))
+            yield f"known to be unsafe before a fork: {reason}", True
         for finding in verdict.findings if verdict is not None else ():
             if not self._trusts(name, finding.kind) and not _is_harmless(name, finding.kind):
                 yield f"the canary saw {finding.kind}: {finding.detail}", True
