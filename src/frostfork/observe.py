@@ -124,9 +124,12 @@ class Observation:
         seen = cls()
         for word, *fields in journal.records():
             if word == "import":
-                name, origin, start, own, cumulative, error = fields
+                name, origin, start, own, cumulative, error, grown, all_grown, importer = fields
                 times = (int(start) / 1e9, int(own) / 1e9, int(cumulative) / 1e9)
-                seen.modules.append(ModuleImport(name, origin or None, *times, error or None))
+                growth = (int(grown), int(all_grown))
+                seen.modules.append(
+                    ModuleImport(name, origin or None, *times, error or None, *growth, importer or None)
+                )
             elif word == "thread":
                 seen.threads.append(fields[0])
             elif word == "code":
