@@ -3,5 +3,6 @@
 
 from frostfork.preload.ledger import Ledger, ModuleRecord
 from frostfork.preload.policy import Decision, Installed, PreloadMode, PreloadPolicy
+from frostfork.preload.verdict import Finding, Verdict
 
-__all__ = ["Decision", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy"]
+__all__ = ["Decision", "Finding", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy", "Verdict"]
