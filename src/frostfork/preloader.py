@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from frostfork._import_guard import ForbiddenImport, ImportGuard
+from frostfork._import_guard import ForbiddenImport, ImportGuard, described, drop_orphans
 from frostfork._signals import DeferredSignals
 from frostfork.observe import Observation
 from frostfork.preload import Installed, Ledger, ModuleRecord, Plan, PreloadPolicy
@@ -180,9 +180,9 @@ class Preloader:
                 if isinstance(error, ForbiddenImport):
                     self._failed[name] = f"would import {error}"
                 else:
-                    self._failed[name] = f"failed in the parent: {_described(error)}"
+                    self._failed[name] = f"failed in the parent: {described(error)}"
                 self.report.refused[name] = self._failed[name]
-                _drop_orphans(known)
+                drop_orphans(known)
                 return False
             finally:
                 # Newest first, and no further: to list all names would write the reference count of each.
@@ -207,26 +207,11 @@ def preload(ledger: Ledger | None) -> Outcome:
     )
 
 
-def _drop_orphans(known: int) -> None:
-    """Drop the parts of packages whose own import failed: Python removes the package alone from sys.modules."""
-    new = list(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known)))
-    for name in new:
-        if name.partition(".")[0] not in sys.modules:
-            del sys.modules[name]
-
-
 def _is_extension(module: object) -> bool:
     from importlib.machinery import EXTENSION_SUFFIXES
 
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
     return isinstance(origin, str) and origin.endswith(tuple(EXTENSION_SUFFIXES))
-
-
-def _described(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its __str__ is the module's code, too
-        return type(error).__name__
 
 
 def find_installed() -> Installed:

@@ -3,5 +3,16 @@
 
 from frostfork.preload.ledger import Ledger, ModuleRecord
 from frostfork.preload.policy import Decision, Installed, Plan, PreloadMode, PreloadPolicy
+from frostfork.preload.verdict import Finding, Verdict
 
-__all__ = ["Decision", "Installed", "Ledger", "ModuleRecord", "Plan", "PreloadMode", "PreloadPolicy"]
+__all__ = [
+    "Decision",
+    "Finding",
+    "Installed",
+    "Ledger",
+    "ModuleRecord",
+    "Plan",
+    "PreloadMode",
+    "PreloadPolicy",
+    "Verdict",
+]

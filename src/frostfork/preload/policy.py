@@ -15,7 +15,7 @@ from frostfork.preload.planning import Budget, Cost, choose, import_order, mean_
 
 if TYPE_CHECKING:
     from frostfork.preload.ledger import Ledger, ModuleRecord
-    from frostfork.preload.verdict import Verdict
+    from frostfork.preload.verdict import Finding, Verdict
 
 __all__ = ["Decision", "Installed", "Plan", "PreloadMode", "PreloadPolicy", "matches"]
 
@@ -145,6 +145,13 @@ class PreloadPolicy:
         total = before + Cost.of(records[name] for name in choice.along)
         return Plan(decisions, import_order(choice.along, records), total.bytes, total.nanoseconds / 1e9)
 
+    def tolerates(self, module: str, finding: Finding) -> bool:
+        """Whether what a canary found when it imported a module is no reason against that module."""
+        doer = finding.module or module
+        if self._trusts(module, finding.kind) or self._trusts(doer, finding.kind):
+            return True
+        return any(finding.kind == entry.kind and matches(doer, (entry.pattern,)) for entry in HARMLESS)
+
     @property
     def _welcome(self) -> str:
         if self.mode is PreloadMode.APPROVED:
@@ -181,8 +188,8 @@ class PreloadPolicy:
             reason = next(entry.reason for entry in UNSAFE if matches(name, (entry.pattern,)))
             yield f"known to be unsafe before a fork: {reason}", True
         for finding in verdict.findings if verdict is not None else ():
-            if not self._trusts(name, finding.kind) and not _is_harmless(name, finding.kind):
-                yield f"the canary saw {finding.kind}: {finding.detail}", True
+            if not self.tolerates(name, finding):
+                yield f"in the canary, {finding.module or name} {finding.detail} ({finding.kind})", True
 
     def _trusts(self, module: str, kind: str = "") -> bool:
         for entry in self.trusted:
@@ -190,7 +197,3 @@ class PreloadPolicy:
             if kinds in ("", kind) and matches(module, (pattern,)):
                 return True
         return False
-
-
-def _is_harmless(module: str, kind: str) -> bool:
-    return any(kind == known and matches(module, (pattern,)) for pattern, known, *_ in HARMLESS)
