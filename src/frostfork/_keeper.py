@@ -230,7 +230,9 @@ class Keeper:
         except BaseException as error:
             with contextlib.suppress(Exception):
                 self._records.read()
-                for verdict in self._records.blame("crashed", f"the canary itself failed: {described(error)}"):
+                for verdict in self._records.blame(
+                    "crashed", f"the canary itself failed: {described(error)}"
+                ):
                     self._journal.write("verdict", encode(verdict))
         finally:
             _exit(_FAILED)
@@ -238,7 +240,11 @@ class Keeper:
     def _confine(self) -> None:
         """Before it imports anything."""
         keeper = os.getppid()
-        self._streams = sys.stdin, sys.stdout, sys.stderr  # kept: they would be written out, and close what is below
+        self._streams = (
+            sys.stdin,
+            sys.stdout,
+            sys.stderr,
+        )  # kept: they would be written out, and close what is below
         _core.die_with_parent(signal.SIGKILL)
         os.setsid()
         _core.adopt_orphans()  # a daemon is to be seen by the canary itself

@@ -100,7 +100,14 @@ class Trial:
         try:
             self._keeper = fork()
             if self._keeper == 0:
-                keep(self._journal, done, names, conditions, limits, Parent(self._owner, set(map(int, blocked))))
+                keep(
+                    self._journal,
+                    done,
+                    names,
+                    conditions,
+                    limits,
+                    Parent(self._owner, set(map(int, blocked))),
+                )
         except BaseException:
             self._journal.close()
             os.close(self._done)
@@ -123,7 +130,9 @@ class Trial:
         self._records.read()
         if ended and not self._records.over:
             # Something killed the keeper. Its canary died with it.
-            for verdict in self._records.blame("crashed", "it, or the process that watched over it, was killed"):
+            for verdict in self._records.blame(
+                "crashed", "it, or the process that watched over it, was killed"
+            ):
                 self._records.verdicts.setdefault(verdict.module, verdict)
             self._records.over = True
         self.verdicts.update(self._records.verdicts)

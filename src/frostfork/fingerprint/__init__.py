@@ -15,7 +15,16 @@ from frostfork.fingerprint.interpreter import watch_registrations
 from frostfork.fingerprint.library import RandomStates, deep_probes
 from frostfork.fingerprint.probe import Effect, Probe
 
-__all__ = ["QUICK", "Effect", "Probe", "RandomStates", "compare", "deep_probes", "take", "watch_registrations"]
+__all__ = [
+    "QUICK",
+    "Effect",
+    "Probe",
+    "RandomStates",
+    "compare",
+    "deep_probes",
+    "take",
+    "watch_registrations",
+]
 
 QUICK = (*kernel.PROBES, *interpreter.PROBES)
 

@@ -170,5 +170,7 @@ PROBES = (
     Probe(_traces, _explain_traces),
     Probe(atexit._ncallbacks, _explain_atexit),
     Probe(_collector, _explain_collector),
-    Probe(_limits, becomes("limit", "set recursion limit, switch interval and digits from {before} to {after}")),
+    Probe(
+        _limits, becomes("limit", "set recursion limit, switch interval and digits from {before} to {after}")
+    ),
 )

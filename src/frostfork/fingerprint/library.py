@@ -57,7 +57,9 @@ def _standard() -> _Standard:
             found[name] = {
                 key: value
                 for key, value in module.__dict__.items()
-                if key[0] != "_" and key not in _HOOKS and (callable(value) or key in ("environ", "stdout", "stderr"))
+                if key[0] != "_"
+                and key not in _HOOKS
+                and (callable(value) or key in ("environ", "stdout", "stderr"))
             }
     for name, attribute in _CLASSES:
         kind = getattr(sys.modules.get(name), attribute, None)
@@ -200,5 +202,3 @@ def deep_probes(randoms: RandomStates, unsafe: Iterable[tuple[str, str]]) -> tup
         Probe(_limits, _explain_limits),
         Probe(libraries.take, libraries.explain),
     )
-
-
