@@ -62,8 +62,7 @@ class Tryout:
         self._blamed: dict[fingerprint.Effect, str] = {}  # within the present module that was asked for
         self._brought: list[Verdict] = []  # what it brought along
         fingerprint.watch_registrations()
-        self._randoms = fingerprint.RandomStates()
-        self._deep = fingerprint.deep_probes(self._randoms, conditions.unsafe_libraries)
+        self._deep = fingerprint.deep_probes(conditions.unsafe_libraries)
 
     def run(self, names: Iterable[str]) -> NoReturn:
         """Import them in this order. Ends the process, whatever happens."""
@@ -143,7 +142,6 @@ class Tryout:
 
     def _ended(self) -> None:
         present = self._stack[-1]
-        self._randoms.note(present.name)
         after = fingerprint.take(fingerprint.QUICK)
         found = self._effects(present.name, fingerprint.QUICK, present.before, after)
         if not all(self._tolerated(present.name, finding) for finding in found):
