@@ -20,7 +20,15 @@ from frostfork.steps.report import StepReport, WarmupReport
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
-    from frostfork.preload import Decision, Installed, Ledger, ModuleRecord, PreloadMode, PreloadPolicy
+    from frostfork.preload import (
+        Decision,
+        Installed,
+        Ledger,
+        ModuleRecord,
+        Plan,
+        PreloadMode,
+        PreloadPolicy,
+    )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
 
 __version__ = "0.1.0"
@@ -44,6 +52,7 @@ __all__ = [
     "Observation",
     "ObservationError",
     "PageCounts",
+    "Plan",
     "PreloadMode",
     "PreloadPolicy",
     "PreloadReport",
@@ -64,7 +73,15 @@ __all__ = [
 
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
-    "frostfork.preload": ("Decision", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy"),
+    "frostfork.preload": (
+        "Decision",
+        "Installed",
+        "Ledger",
+        "ModuleRecord",
+        "Plan",
+        "PreloadMode",
+        "PreloadPolicy",
+    ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
 }
 

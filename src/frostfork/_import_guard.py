@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 from types import TracebackType
 
-from frostfork.preload.policy import matches
+from frostfork.preload.patterns import matches
 
 
 class ForbiddenImport(BaseException):

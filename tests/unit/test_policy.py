@@ -15,7 +15,7 @@ INSTALLED = Installed(("/venv/site-packages", "/usr/lib/python3"), frozenset({"p
 def record(name: str, origin: str | None = "/venv/site-packages/x.py", children: int = 1) -> ModuleRecord:
     origins = set() if origin is None else {origin}
     return ModuleRecord(
-        name, 0, children=children, origins=origins, last_error=None if children else "ImportError"
+        name, children=children, origins=origins, last_error=None if children else "ImportError"
     )
 
 
