@@ -20,14 +20,17 @@ from frostfork.steps.report import StepReport, WarmupReport
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
+    from frostfork.canary import Canary, Trial
     from frostfork.preload import (
         Decision,
+        Finding,
         Installed,
         Ledger,
         ModuleRecord,
         Plan,
         PreloadMode,
         PreloadPolicy,
+        Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
 
@@ -38,10 +41,12 @@ __all__ = [
     "Baseline",
     "BaselineError",
     "BlameReport",
+    "Canary",
     "Change",
     "ConfigurationError",
     "CopyReport",
     "Decision",
+    "Finding",
     "FrostforkError",
     "Installation",
     "Installed",
@@ -58,8 +63,10 @@ __all__ = [
     "PreloadReport",
     "Preloader",
     "StepReport",
+    "Trial",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
+    "Verdict",
     "WarmupReport",
     "blame",
     "child_baseline",
@@ -73,14 +80,17 @@ __all__ = [
 
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
+    "frostfork.canary": ("Canary", "Trial"),
     "frostfork.preload": (
         "Decision",
+        "Finding",
         "Installed",
         "Ledger",
         "ModuleRecord",
         "Plan",
         "PreloadMode",
         "PreloadPolicy",
+        "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
 }

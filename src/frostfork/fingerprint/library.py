@@ -29,7 +29,7 @@ _HOOKS = ("excepthook", "unraisablehook", "displayhook", "breakpointhook")  # an
 class _Standard(dict[str, dict[str, object]]):
     """Compared by identity."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -57,7 +57,9 @@ def _standard() -> _Standard:
             found[name] = {
                 key: value
                 for key, value in module.__dict__.items()
-                if key[0] != "_" and key not in _HOOKS and (callable(value) or key in ("environ", "stdout", "stderr"))
+                if key[0] != "_"
+                and key not in _HOOKS
+                and (callable(value) or key in ("environ", "stdout", "stderr"))
             }
     for name, attribute in _CLASSES:
         kind = getattr(sys.modules.get(name), attribute, None)
@@ -88,7 +90,7 @@ def _explain_modules(before: dict[str, object], after: dict[str, object]) -> Ite
 class _Modules(dict[str, object]):
     """sys.modules as it was; new ones do not count."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __ne__(self, other: object) -> bool:
         return any(True for _ in _explain_modules(self, other))  # type: ignore[arg-type]
@@ -132,7 +134,7 @@ def _explain_limits(before: Any, after: Any) -> Iterator[Effect]:
 
 
 class Libraries:
-    """Shared libraries that match one of some patterns, with reasons. The maps are read only if something was loaded."""
+    """Shared libraries that match one of some patterns. The maps are read only if something was loaded."""
 
     def __init__(self, unsafe: Iterable[tuple[str, str]]) -> None:
         self._unsafe = tuple(unsafe)
@@ -166,5 +168,3 @@ def deep_probes(unsafe: Iterable[tuple[str, str]]) -> tuple[Probe, ...]:
         Probe(_limits, _explain_limits),
         Probe(libraries.take, libraries.explain),
     )
-
-

@@ -26,7 +26,9 @@ class Identities(tuple[object, ...]):
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identities) and len(self) == len(other) and all(map(operator.is_, self, other))
+        return (
+            isinstance(other, Identities) and len(self) == len(other) and all(map(operator.is_, self, other))
+        )
 
     def __ne__(self, other: object) -> bool:
         return not self == other
