@@ -6,10 +6,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
-import os
-import site
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,16 +14,17 @@ from typing import TYPE_CHECKING
 
 from frostfork._import_guard import ForbiddenImport, ImportGuard, described, drop_orphans
 from frostfork._signals import DeferredSignals
+from frostfork.distributions import find_installed
 from frostfork.observe import Observation
-from frostfork.preload import Installed, Ledger, ModuleRecord, Plan, PreloadPolicy
+from frostfork.preload import Ledger, ModuleRecord, Plan, PreloadPolicy
 from frostfork.preload.verdict import refusals
 from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution
-
     from frostfork.canary import Canary, Trial
     from frostfork.preload.verdict import Verdict
+
+__all__ = ["PreloadReport", "Preloader", "find_installed", "preload"]
 
 _Facts = tuple[int, int, bool, bool, int, int]
 
@@ -271,41 +269,3 @@ def _is_extension(module: object) -> bool:
 
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
     return isinstance(origin, str) and origin.endswith(tuple(EXTENSION_SUFFIXES))
-
-
-def find_installed() -> Installed:
-    """Ask this interpreter where its installed code lies. Takes some 100 ms: once in a parent's life."""
-    from importlib.metadata import distributions  # 40 ms of imports that nobody else here needs
-
-    paths = sysconfig.get_paths()
-    folders = {
-        paths["purelib"],
-        paths["platlib"],
-        paths["stdlib"],
-        paths["platstdlib"],
-        *site.getsitepackages(),
-    }
-    if site.ENABLE_USER_SITE:
-        folders.add(site.getusersitepackages())
-    # A virtual environment lends its standard library from the interpreter that made it.
-    folders.add(os.path.dirname(os.__file__))
-    real = {os.path.realpath(folder) for folder in folders}
-    names = set(sys.stdlib_module_names)
-    for distribution in distributions():
-        names |= _top_level_names(distribution)
-    return Installed(tuple(sorted(folders | real)), frozenset(names))
-
-
-def _top_level_names(distribution: Distribution) -> set[str]:
-    """Importable names of a distribution, from top_level.txt or else from the paths in RECORD.
-
-    importlib.metadata.packages_distributions does the same from 3.11 on; in 3.10 it knows top_level.txt alone.
-    """
-    declared = distribution.read_text("top_level.txt")
-    if declared:
-        return set(declared.split())
-    names = set()
-    for line in (distribution.read_text("RECORD") or "").splitlines():
-        first = line.partition(",")[0].partition("/")[0]
-        names.add(first.partition(".")[0])  # a module file loses its suffix; a folder has none
-    return {name for name in names if name.isidentifier()}
