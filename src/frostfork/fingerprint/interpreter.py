@@ -108,7 +108,7 @@ def watch_registrations() -> None:
         add(hook)
         _audit_hooks.append(named(hook))
 
-    os.register_at_fork = posix.register_at_fork = register_at_fork  # type: ignore[assignment]
+    os.register_at_fork = posix.register_at_fork = register_at_fork
     sys.addaudithook = addaudithook
 
 

@@ -45,8 +45,8 @@ def named(thing: object) -> str:
         return repr(thing)[:100]
     try:
         module, name = thing.__module__, thing.__qualname__  # type: ignore[attr-defined]
-        if isinstance(module, str) and isinstance(name, str):
-            return f"{module}.{name}"
+        if isinstance(name, str):
+            return f"{module}.{name}" if isinstance(module, str) else name
     except Exception:  # noqa: S110 - a __getattr__ of its own
         pass
     return f"an object of {type(thing).__module__}.{type(thing).__qualname__}"
