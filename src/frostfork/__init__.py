@@ -8,6 +8,7 @@ from frostfork.errors import (
     BaselineError,
     ConfigurationError,
     FrostforkError,
+    LedgerError,
     ObservationError,
     UnsupportedAirflowError,
     UnsupportedStepError,
@@ -20,6 +21,7 @@ from frostfork.steps.report import StepReport, WarmupReport
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
+    from frostfork.ledger_file import LedgerFile
     from frostfork.preload import (
         Decision,
         Installed,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         Plan,
         PreloadMode,
         PreloadPolicy,
+        SourceRecord,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
 
@@ -47,6 +50,8 @@ __all__ = [
     "Installed",
     "Journal",
     "Ledger",
+    "LedgerError",
+    "LedgerFile",
     "ModuleImport",
     "ModuleRecord",
     "Observation",
@@ -57,6 +62,7 @@ __all__ = [
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "SourceRecord",
     "StepReport",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
@@ -73,6 +79,7 @@ __all__ = [
 
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
+    "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.preload": (
         "Decision",
         "Installed",
@@ -81,6 +88,7 @@ _LATER = {
         "Plan",
         "PreloadMode",
         "PreloadPolicy",
+        "SourceRecord",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
 }
