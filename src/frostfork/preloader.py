@@ -17,9 +17,11 @@ from frostfork._signals import DeferredSignals
 from frostfork.distributions import find_installed
 from frostfork.observe import Observation
 from frostfork.preload import Ledger, ModuleRecord, Plan, PreloadPolicy
+from frostfork.preload.verdict import refusals
 from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
+    from frostfork.canary import Canary, Trial
     from frostfork.preload.verdict import Verdict
 
 __all__ = ["PreloadReport", "Preloader", "find_installed", "preload"]
@@ -46,7 +48,8 @@ class Preloader:
     """Learns from each child's observation and imports in this process what the policy allows.
 
     A module that failed here is refused from then on, with its reason, and not tried again. local_names is asked, only
-    when there is something to import, for the top-level names that the user's own folders define.
+    when there is something to import, for the top-level names that the user's own folders define. With a canary, only
+    what a canary has imported well is imported here.
     """
 
     def __init__(
@@ -55,8 +58,11 @@ class Preloader:
         ledger: Ledger | None = None,
         *,
         local_names: Callable[[], frozenset[str]] = frozenset,
+        canary: Canary | None = None,
     ) -> None:
         self.policy = policy
+        self.canary = canary
+        self.trial: Trial | None = None  # what the canary is at now; its fileno() is for a selector
         self.ledger = Ledger() if ledger is None else ledger
         self.report = PreloadReport()
         self.plan = Plan()  # the last one
@@ -72,34 +78,85 @@ class Preloader:
     ) -> list[str]:
         """Record what a child used, then import what that allows. Returns the names imported now.
 
-        No import begins once budget_seconds are over; what is left comes with the next child.
+        No import begins once budget_seconds are over; what is left comes with the next child. With a canary, it begins
+        to try what no canary has tried yet, does not wait for that, and imports what has passed by now.
         """
         touched = self.ledger.record(observation, source)
-        if not self._left and not any(self._is_news(record) for record in touched):
-            return []
-        return self.load(budget_seconds=budget_seconds)
+        return self._advance(any(self._is_news(record) for record in touched), budget_seconds)
+
+    def poll(self, *, budget_seconds: float = math.inf) -> list[str]:
+        """Import what has passed the canary since. Returns the names imported now. For whenever there is time."""
+        return self._advance(False, budget_seconds)
 
     def load(self, *, budget_seconds: float = math.inf) -> list[str]:
-        """Import what the policy allows of the whole ledger. Returns the names imported now."""
+        """Import what the policy allows of the whole ledger. Returns the names imported now.
+
+        It waits for the canary, as long as budget_seconds allow.
+        """
         end = time.monotonic() + budget_seconds
-        if not any(self._is_news(record) for record in self.ledger) and not self._left:
+        imported = self._advance(any(self._is_news(record) for record in self.ledger), budget_seconds)
+        while self.trial is not None and (left := end - time.monotonic()) > 0:
+            self.trial.wait(None if left == math.inf else left)
+            imported += self._advance(False, end - time.monotonic())
+        return imported
+
+    def close(self) -> None:
+        """End a trial that is under way. What was imported stays."""
+        if self.trial is not None:
+            self.trial.close()
+            self.trial = None
+
+    def _advance(self, news: bool, budget_seconds: float) -> list[str]:
+        end = time.monotonic() + budget_seconds
+        if not (self._has_verdicts() or news or self._left):
             return []
         local_names = self._local_names()
         self.plan = self._planned(local_names)
-        imported = []
+        deny = (*self.policy.deny, *refusals(self.verdicts.values(), self.policy.tolerates))
+        imported: list[str] = []
+        untried = []
         self._left = False
         for name in self.plan.order:
             if self._has(name):  # an earlier one brought it along
                 continue
-            if time.monotonic() > end:
+            if self.canary is not None and name not in self.verdicts:
+                untried.append(name)
+            elif time.monotonic() > end:
                 self._left = True
-                break
-            if self._load(name, local_names):
+            elif self._load(name, deny, local_names):
                 imported.append(name)
         for name, decision in self.plan.decisions.items():
             if decision.preload and name in sys.modules:
                 self.report.preloaded.setdefault(name, 0.0)
+        if self.trial is None:
+            self._try([name for name in untried if not self._has(name)], deny, local_names)
         return imported
+
+    def _has_verdicts(self) -> bool:
+        """Take in what the canary says, and whether that is something new."""
+        if self.trial is None:
+            return False
+        ended = self.trial.poll()
+        before = len(self.verdicts)
+        for name, verdict in self.trial.verdicts.items():
+            self.verdicts.setdefault(name, verdict)
+        if ended:
+            untried = [name for name in self.trial.names if name not in self.verdicts]
+            if len(untried) == len(self.trial.names):  # another trial would end like this one
+                self._failed.update((name, "the canary ended without a verdict") for name in untried)
+            self.close()
+        return ended or len(self.verdicts) > before
+
+    def _try(self, names: list[str], deny: tuple[str, ...], local_names: frozenset[str]) -> None:
+        if self.canary is None or not names:
+            return
+        try:
+            self.trial = self.canary.start(
+                names, deny=deny, local_names=local_names, tolerates=self.policy.tolerates
+            )
+        except OSError as error:
+            self._left = True
+            self.report.refused.update((name, f"no canary could be started: {error}") for name in names)
 
     def _planned(self, local_names: frozenset[str]) -> Plan:
         """Ask the policy, and note its refusals."""
@@ -165,12 +222,12 @@ class Preloader:
             forgotten += family
         return forgotten
 
-    def _load(self, name: str, local_names: frozenset[str]) -> bool:
+    def _load(self, name: str, deny: tuple[str, ...], local_names: frozenset[str]) -> bool:
         before = time.perf_counter()
         known = len(sys.modules)
         with DeferredSignals() as signals:
             try:
-                with ImportGuard(self.policy.deny, local_names):
+                with ImportGuard(deny, local_names):
                     importlib.import_module(name)
             except BaseException as error:  # SystemExit, KeyboardInterrupt and pytest's own included
                 if error is signals.raised:
@@ -197,7 +254,9 @@ def preload(ledger: Ledger | None) -> Outcome:
     """
     if ledger is None or len(ledger) == 0:
         return Outcome(0, "modules", idle="no child has shown yet what it imports")
-    preloader = Preloader(PreloadPolicy(installed=find_installed()), ledger)
+    from frostfork.canary import Canary
+
+    preloader = Preloader(PreloadPolicy(installed=find_installed()), ledger, canary=Canary())
     imported = preloader.load()
     details = {"refused": len(preloader.report.refused)}
     return Outcome(
