@@ -8,6 +8,7 @@ from frostfork.errors import (
     BaselineError,
     ConfigurationError,
     FrostforkError,
+    LedgerError,
     ObservationError,
     UnsupportedAirflowError,
     UnsupportedStepError,
@@ -21,6 +22,7 @@ from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
+    from frostfork.ledger_file import LedgerFile
     from frostfork.preload import (
         Decision,
         Finding,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         Plan,
         PreloadMode,
         PreloadPolicy,
+        SourceRecord,
         Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
@@ -52,6 +55,8 @@ __all__ = [
     "Installed",
     "Journal",
     "Ledger",
+    "LedgerError",
+    "LedgerFile",
     "ModuleImport",
     "ModuleRecord",
     "Observation",
@@ -62,6 +67,7 @@ __all__ = [
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "SourceRecord",
     "StepReport",
     "Trial",
     "UnsupportedAirflowError",
@@ -81,6 +87,7 @@ __all__ = [
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
+    "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.preload": (
         "Decision",
         "Finding",
@@ -90,6 +97,7 @@ _LATER = {
         "Plan",
         "PreloadMode",
         "PreloadPolicy",
+        "SourceRecord",
         "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
