@@ -117,7 +117,7 @@ class Preloader:
             return []
         local_names = self._local_names()
         self.plan = self._planned(local_names)
-        deny = (*self.policy.deny, *refusals(self.verdicts.values(), self.policy.tolerates))
+        deny = (*self.policy.forbidden, *refusals(self.verdicts.values(), self.policy.tolerates))
         imported: list[str] = []
         untried = []
         self._left = False
