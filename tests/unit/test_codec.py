@@ -123,7 +123,13 @@ def test_any_flipped_bit() -> None:
 def file_of(lines: list[str], sources: object = 1, modules: object = 1, **header: object) -> bytes:
     """A file whose checksum is right, so that the rest is looked at."""
     body = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
-    known = {"frostfork ledger": 1, "children": 1, "sources": sources, "modules": modules, "crc32": zlib.crc32(body)}
+    known = {
+        "frostfork ledger": 1,
+        "children": 1,
+        "sources": sources,
+        "modules": modules,
+        "crc32": zlib.crc32(body),
+    }
     return json.dumps(known | header).encode() + b"\n" + body
 
 
@@ -225,7 +231,17 @@ class Bomb:
         file_of(["[" + "[]," * 1_400_000 + "[]]"], 1, 0),
         b"x" * (MAX_BYTES + 1),
     ],
-    ids=["pickle", "zeros", "lines", "brackets", "lists", "short lines", "a long line", "a line too long", "too long"],
+    ids=[
+        "pickle",
+        "zeros",
+        "lines",
+        "brackets",
+        "lists",
+        "short lines",
+        "a long line",
+        "a line too long",
+        "too long",
+    ],
 )
 def test_time_and_memory_are_bounded(data: bytes) -> None:
     tracemalloc.start()

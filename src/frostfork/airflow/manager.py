@@ -147,6 +147,7 @@ class SharedParentManager(DagFileProcessorManager):
         self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
         ObservedFileProcess.learner = self.learner
         super().before_run()
+        self.learner.begin()
 
     def prepare_process_context(self) -> None:
         super().prepare_process_context()

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from frostfork.fingerprint import interpreter, kernel
+from frostfork.fingerprint import interpreter, kernel, randomness
 from frostfork.fingerprint.interpreter import watch_registrations
-from frostfork.fingerprint.library import RandomStates, deep_probes
+from frostfork.fingerprint.library import deep_probes
 from frostfork.fingerprint.probe import Effect, Probe
 
-__all__ = ["QUICK", "Effect", "Probe", "RandomStates", "compare", "deep_probes", "take", "watch_registrations"]
+__all__ = ["QUICK", "Effect", "Probe", "compare", "deep_probes", "take", "watch_registrations"]
 
-QUICK = (*kernel.PROBES, *interpreter.PROBES)
+QUICK = (*kernel.PROBES, *interpreter.PROBES, *randomness.PROBES)
 
 
 def take(probes: tuple[Probe, ...]) -> list[Any]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import _locale
-import _signal
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import signal
@@ -33,7 +33,7 @@ def _threads() -> frozenset[str]:
     return frozenset(os.listdir("/proc/self/task"))
 
 
-def _explain_threads(before: frozenset[str], after: frozenset[str]) -> Iterator[Effect]:
+def _explain_threads(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
     left = _gone_after_a_moment(_threads, before)
     names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     for task in sorted(left):
@@ -62,10 +62,10 @@ def children_of(pid: int) -> list[str]:
     if any(text is not None for text in listed):
         return [child for text in listed for child in (text or "").split()]
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (fields := (read(f"/proc/{name}/stat") or "").rpartition(")")[2].split()):
-            if fields[1] == str(pid):
-                found.append(name)
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        fields = (read(f"/proc/{name}/stat") or "").rpartition(")")[2].split()
+        if fields[1:2] == [str(pid)]:
+            found.append(name)
     return found
 
 
@@ -73,7 +73,7 @@ def _is_zombie(pid: str) -> bool:
     return (read(f"/proc/{pid}/stat") or ") Z").rpartition(")")[2].split()[0] in "ZX"
 
 
-def _explain_children(before: frozenset[str], after: frozenset[str]) -> Iterator[Effect]:
+def _explain_children(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
     for pid in sorted(_gone_after_a_moment(_children, before)):
         yield "process", f"left the process {(read(f'/proc/{pid}/comm') or '?').strip()!r} ({pid}) running"
 

@@ -63,7 +63,9 @@ def to_bytes(ledger: Ledger) -> bytes:
         "crc32": zlib.crc32(body),
     }
     if len(body) > MAX_BYTES - 1000 or len(paths) + modules > _MAX_RECORDS:
-        raise LedgerError(f"this ledger has {len(body)} bytes in {len(paths) + modules} lines, too many to write")
+        raise LedgerError(
+            f"this ledger has {len(body)} bytes in {len(paths) + modules} lines, too many to write"
+        )
     return _line(header) + body
 
 

@@ -76,6 +76,8 @@ _OWN_FORK = "it makes its own state fit for the child"
 _KMP = "it sets KMP_* variables, which keep Intel's OpenMP out of a fork and mean nothing to others"
 
 HARMLESS: tuple[Harmless, ...] = (
+    Harmless("*", "atexit", "it runs at the end of the parent, and in children that run such functions at all",
+             "https://docs.python.org/3/library/atexit.html"),
     Harmless("numpy", "thread", _OPENBLAS, "https://github.com/OpenMathLib/OpenBLAS/pull/343"),
     Harmless("scipy", "thread", _OPENBLAS, "https://github.com/OpenMathLib/OpenBLAS/pull/343"),
     Harmless("pyarrow", "thread", "jemalloc's thread only returns memory early; children go on without it",
@@ -105,7 +107,4 @@ HARMLESS: tuple[Harmless, ...] = (
              "https://github.com/benjaminp/six/blob/main/six.py"),
     Harmless("*.six", "path", "its finder on sys.meta_path serves six.moves alone",
              "https://github.com/benjaminp/six/blob/main/six.py"),
-    Harmless("sqlalchemy.log", "logging", "it gives its own logger a level if that has none",
-             "https://github.com/sqlalchemy/sqlalchemy/blob/main/lib/sqlalchemy/log.py"),
-    Harmless("dill", "logging", "it sets up its own logger", "https://github.com/uqfoundation/dill/blob/master/dill/logger.py"),
 )  # fmt: skip

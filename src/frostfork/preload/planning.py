@@ -100,7 +100,9 @@ def choose(
             cost = sums.cost(new)
             objection = budget.objection(cost, spent)
             if objection is not None:
-                choice.refused.update((name, objection) for name in closures.groups[i] if name not in unwanted)
+                choice.refused.update(
+                    (name, objection) for name in closures.groups[i] if name not in unwanted
+                )
                 continue
             spent += cost
         taken |= new

@@ -180,7 +180,10 @@ class PreloadPolicy:
         if self.mode is PreloadMode.APPROVED and not matches(name, self.approved):
             yield "not approved by configuration", False
         if module.children < self.min_children:
-            yield f"{module.children} children imported it, fewer than min_children = {self.min_children}", False
+            yield (
+                f"{module.children} children imported it, fewer than min_children = {self.min_children}",
+                False,
+            )
         files = max(1, module.files)  # what a child ran may be unknown, but it ran something
         if files < self.min_files:
             yield f"{files} files import it, fewer than min_files = {self.min_files}", False
