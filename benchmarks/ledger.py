@@ -44,7 +44,7 @@ def run(*, quick: bool) -> list[Figure]:
 
 def _imports(rng: random.Random) -> list[list[int]]:
     """By file: which modules its children import. Every module has a file, and popular ones have many."""
-    chosen = [{at for at in range(file, _MODULES, _FILES)} for file in range(_FILES)]
+    chosen = [set(range(file, _MODULES, _FILES)) for file in range(_FILES)]
     for modules in chosen:
         modules.update(min(int(rng.paretovariate(0.6) * 10), _MODULES - 1) for _ in range(100))
     return [sorted(modules) for modules in chosen]

@@ -39,8 +39,16 @@ def run(*, quick: bool) -> list[Figure]:
     names = ("plain", "noted")
     costs = [(noted - plain) / _ABSENT / 1e3 for plain, noted in absent]
     return [
-        figure(NAME, "an empty module", ratios(empty), GOAL, detail=medians(empty, names, 1e-3 / len(_MODULES), "us")),
-        figure(NAME, "the record", costs, None, unit="us", detail=medians(absent, names, 1e-3 / _ABSENT, "us")),
+        figure(
+            NAME,
+            "an empty module",
+            ratios(empty),
+            GOAL,
+            detail=medians(empty, names, 1e-3 / len(_MODULES), "us"),
+        ),
+        figure(
+            NAME, "the record", costs, None, unit="us", detail=medians(absent, names, 1e-3 / _ABSENT, "us")
+        ),
     ]
 
 
@@ -63,7 +71,7 @@ def _folder() -> Iterator[None]:
 def _no_finders() -> Iterator[None]:
     class Finder:
         @staticmethod
-        def find_spec(name: str, path: object = None, target: object = None) -> None:
+        def find_spec(*_: object) -> None:
             return None
 
     finders, sys.meta_path[:] = sys.meta_path[:], [Finder]
