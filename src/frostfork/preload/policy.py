@@ -153,6 +153,11 @@ class PreloadPolicy:
         return any(finding.kind == entry.kind and matches(doer, (entry.pattern,)) for entry in HARMLESS)
 
     @property
+    def forbidden(self) -> tuple[str, ...]:
+        """Patterns of what no import may bring along: what the user denies, and the shipped list but for the trusted."""
+        return (*self.deny, *(pattern for pattern in _UNSAFE if not self._trusts(pattern)))
+
+    @property
     def _welcome(self) -> str:
         if self.mode is PreloadMode.APPROVED:
             return "approved by configuration"
@@ -192,7 +197,9 @@ class PreloadPolicy:
             yield f"known to be unsafe before a fork: {reason}", True
         for finding in verdict.findings if verdict is not None else ():
             if not self.tolerates(name, finding):
-                yield f"in the canary, {finding.module or name} {finding.detail} ({finding.kind})", True
+                # Whoever imports what merely raised may well expect that.
+                harms = finding.kind not in ("raised", "denied")
+                yield f"in the canary, {finding.module or name} {finding.detail} ({finding.kind})", harms
 
     def _trusts(self, module: str, kind: str = "") -> bool:
         for entry in self.trusted:
