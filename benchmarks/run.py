@@ -19,7 +19,9 @@ import code_learning
 import collapse
 import fork_cost
 import import_time
+import ledger
 import long_life
+import observed_import
 import page_counts
 import parent_leak
 import warmed_child
@@ -42,6 +44,8 @@ _BENCHMARKS = {
         warmed_rounds,
         child_start,
         code_learning,
+        observed_import,
+        ledger,
         airflow_demo,
     )
 }

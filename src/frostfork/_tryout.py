@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, NoReturn
 
 from frostfork import fingerprint
@@ -37,6 +38,7 @@ class Conditions(NamedTuple):
     local_names: frozenset[str]
     tolerates: Callable[[str, Finding], bool]
     unsafe_libraries: tuple[tuple[str, str], ...]
+    around: Callable[[], AbstractContextManager[None]]
 
 
 class _Import(NamedTuple):
@@ -109,7 +111,7 @@ class Tryout:
         """How it ended, if not well."""
         guard = _Guard((*self._conditions.deny, *self._refused), self._conditions.local_names)
         try:
-            with guard:
+            with self._conditions.around(), guard:
                 importlib.import_module(name)
         except ForbiddenImport as error:
             guard.refused = guard.refused or error

@@ -65,16 +65,18 @@ class Canary:
         deny: Iterable[str] = (),
         local_names: frozenset[str] = frozenset(),
         tolerates: Callable[[str, Finding], bool] = _tolerate_nothing,
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> Trial:
         """Begin to try these modules, one after the other, and return at once.
 
         What this process has imported needs no trial, and gets no verdict. deny: patterns of what no import may bring
         along. local_names: top-level names that the user's own folders define. tolerates: asked in the canary, with a
         module's name and a Finding. An effect that is not tolerated ends a canary, and the next one goes on without
-        this module; the verdicts name all effects, tolerated or not. OSError if no process can be had.
+        this module; the verdicts name all effects, tolerated or not. around: a context for each import. OSError if no
+        process can be had.
         """
         untried = [name for name in dict.fromkeys(names) if name not in sys.modules]
-        conditions = Conditions(tuple(deny), local_names, tolerates, self.unsafe_libraries)
+        conditions = Conditions(tuple(deny), local_names, tolerates, self.unsafe_libraries, around)
         return Trial(untried, conditions, self.limits)
 
 

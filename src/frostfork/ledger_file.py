@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A ledger in a file, which survives a restart and which several processes add to.
 
-Each adds what is new to it: under a lock it reads what the others wrote, merges, and puts a new file in the place of the
-old one, which a reader thus sees whole, before or after. A kill or a full disk in between leaves the old one.
+Each adds what is new to it: under a lock it reads what the others wrote, merges, and puts a new file in the place of
+the old one, which a reader thus sees whole, before or after. A kill or a full disk in between leaves the old one.
 
 What a parent imports follows from this file, so it is taken only from a regular file that this user owns and that
 nobody else may write. Whatever else is found under the name is renamed and not used.
@@ -57,7 +57,10 @@ class LedgerFile:
                     return self._read_or_set_aside()
             except LedgerError as error:
                 log.warning(
-                    "frostfork does not use the ledger %s and leaves it there: %s; %s", self.path, reason, error
+                    "frostfork does not use the ledger %s and leaves it there: %s; %s",
+                    self.path,
+                    reason,
+                    error,
                 )
                 return Ledger()
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ class Preloader:
 
     A module that failed here is refused from then on, with its reason, and not tried again. local_names is asked, only
     when there is something to import, for the top-level names that the user's own folders define. With a canary, only
-    what a canary has imported well is imported here.
+    what a canary has imported well is imported here. around: a context in which all imports happen, the canary's too,
+    for an adapter that has something to hide from them.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Preloader:
         *,
         local_names: Callable[[], frozenset[str]] = frozenset,
         canary: Canary | None = None,
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self.policy = policy
         self.canary = canary
@@ -68,6 +71,8 @@ class Preloader:
         self.plan = Plan()  # the last one
         self.verdicts: dict[str, Verdict] = {}
         self._local_names = local_names
+        self._around = around
+        self._distrusted: dict[str | None, str] = {}  # distributions, and why
         self._failed: dict[str, str] = {}
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
@@ -152,7 +157,11 @@ class Preloader:
             return
         try:
             self.trial = self.canary.start(
-                names, deny=deny, local_names=local_names, tolerates=self.policy.tolerates
+                names,
+                deny=deny,
+                local_names=local_names,
+                tolerates=self.policy.tolerates,
+                around=self._around,
             )
         except OSError as error:
             self._left = True
@@ -167,7 +176,7 @@ class Preloader:
             preloaded=self._ours,
             local_names=local_names,
             verdicts=self.verdicts,
-            refused=self._failed,
+            refused={**self._failed, **self._changed()},
         )
         for record in self.ledger:
             self._seen[record.name] = self._facts(record)
@@ -179,6 +188,21 @@ class Preloader:
             elif record.children > 0 or record.last_error != "ModuleNotFoundError":
                 self.report.refused[record.name] = decision.reason  # what is not there was not refused
         return plan
+
+    def _changed(self) -> dict[str, str]:
+        """What must not be imported any more, since its distribution changed on disk."""
+        if not self._distrusted:
+            return {}
+        owners = {record.name: self.policy.installed.distribution(record.name) for record in self.ledger}
+        return {name: self._distrusted[owner] for name, owner in owners.items() if owner in self._distrusted}
+
+    def is_coming(self, name: str) -> bool:
+        """Whether the parent has yet to import it, as far as is known: a canary is at it, or more children must."""
+        record = self.ledger.get(name)
+        if record is None or not record.children or self._has(name):
+            return False
+        decision = self.plan.decisions.get(name)
+        return decision is None or decision.preload or record.children < self.policy.min_children
 
     def _has(self, name: str) -> bool:
         """Whether the parent has imported it; some modules take themselves out of sys.modules."""
@@ -209,25 +233,46 @@ class Preloader:
         if not self._ours:
             return []
         taken = {name.partition(".")[0] for name in self._ours} & self._local_names()
-        forgotten = []
-        for top in sorted(taken):
+        return self._take_out(taken, "the DAG folder has a file or folder of this name")[0]
+
+    def let_go(self, distribution: str | None, reason: str) -> tuple[list[str], list[str]]:
+        """Import nothing of a distribution any more, and take out of sys.modules what is here of it.
+
+        Returns the names taken out and those that stay: extension modules, of which not all can be loaded twice in a
+        process, with whatever shares their top-level package; and what was here without a preload. None is the
+        standard library, all of which stays.
+        """
+        self._distrusted[distribution] = reason
+        if distribution is None:
+            return [], []
+        belongs = self.policy.installed.distribution
+        held = [name for name in self.report.preloaded if belongs(name) == distribution]
+        gone, _ = self._take_out({name.partition(".")[0] for name in held}, reason)
+        return gone, [name for name in held if name in sys.modules]
+
+    def _take_out(self, tops: Iterable[str], reason: str) -> tuple[list[str], list[str]]:
+        """Forget these packages as far as that can be done; the names taken out, and those that stay."""
+        gone: list[str] = []
+        kept: list[str] = []
+        for top in sorted(tops):
             family = [name for name in sys.modules if name.partition(".")[0] == top]
             if any(_is_extension(sys.modules[name]) for name in family) or not self._ours.issuperset(family):
+                kept += family
                 continue
             for name in family:
                 del sys.modules[name]
                 self.report.preloaded.pop(name, None)
-                self.report.refused[name] = "the DAG folder has a file or folder of this name"
+                self.report.refused[name] = reason
             self._ours.difference_update(family)
-            forgotten += family
-        return forgotten
+            gone += family
+        return gone, kept
 
     def _load(self, name: str, deny: tuple[str, ...], local_names: frozenset[str]) -> bool:
         before = time.perf_counter()
         known = len(sys.modules)
         with DeferredSignals() as signals:
             try:
-                with ImportGuard(deny, local_names):
+                with self._around(), ImportGuard(deny, local_names):
                     importlib.import_module(name)
             except BaseException as error:  # SystemExit, KeyboardInterrupt and pytest's own included
                 if error is signals.raised:

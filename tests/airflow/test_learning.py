@@ -153,9 +153,7 @@ def run(prefix: Path, migrated: Path, *plans: tuple[Home, Path, dict[str, str]])
     for home, dags, settings in plans:
         log = home.path / "log"
         at_once = {"frostfork__canary": "False", "frostfork__min_children": "1"}
-        environment = home.environment(
-            dags, LOG=str(log), **site_environment(prefix), **at_once, **settings
-        )
+        environment = home.environment(dags, LOG=str(log), **site_environment(prefix), **at_once, **settings)
         runs[str(home.path)] = ((*REPORTING, "--num-runs", str(ROUNDS)), environment)
     done = run_together(runs)
     found = []

@@ -162,7 +162,9 @@ def test_a_full_disk_loses_nothing_and_says_so_once(path: Path) -> None:
 def test_a_full_file_system_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True
+    )
     if made.returncode != 0:
         pytest.skip("this container may not mount")
     try:
@@ -190,7 +192,14 @@ def set_aside(path: Path, caplog: pytest.LogCaptureFixture, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"garbage", b"\x80\x04}.", to_bytes(seen("evil"))[:-1], to_bytes(seen("evil")).replace(b"evil", b"EVIL")]
+    "data",
+    [
+        b"",
+        b"garbage",
+        b"\x80\x04}.",
+        to_bytes(seen("evil"))[:-1],
+        to_bytes(seen("evil")).replace(b"evil", b"EVIL"),
+    ],
 )
 def test_a_damaged_file_is_set_aside(path: Path, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
     path.write_bytes(data)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -75,10 +76,11 @@ def explain(module: str, canary: bool, as_json: bool) -> None:
 
     It asks the ledger that `frostfork airflow dag-processor` keeps, and the same settings.
     """
-    from frostfork.airflow.explain import explain as ask
-
     try:
-        found = ask(module, canary=canary)
+        from frostfork.airflow.explain import explain as ask
+
+        with contextlib.redirect_stdout(sys.stderr):  # Airflow's log
+            found = ask(module, canary=canary)
     except FrostforkError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

@@ -57,7 +57,7 @@ def _standard() -> _Standard:
             found[name] = {
                 key: value
                 for key, value in module.__dict__.items()
-                if key[0] != "_"
+                if (key[0] != "_" or name == "builtins")
                 and key not in _HOOKS
                 and (callable(value) or key in ("environ", "stdout", "stderr"))
             }
@@ -158,7 +158,7 @@ def _mapped() -> frozenset[str]:
     return frozenset(line.rpartition("/")[2] for line in lines if ".so" in line)
 
 
-def deep_probes(unsafe: Iterable[tuple[str, str]]) -> tuple[Probe, ...]:
+def library_probes(unsafe: Iterable[tuple[str, str]]) -> tuple[Probe, ...]:
     """For one canary."""
     loggers, libraries = Loggers(), Libraries(unsafe)
     return (

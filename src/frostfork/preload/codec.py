@@ -9,9 +9,9 @@ The last field of a module is its set of sources, in hexadecimal, one bit for ea
 ledgers have equal bytes. hot_code is left out: its line numbers change with each upgrade, and children show it again
 in the first parses.
 
-The reader takes nothing for granted, since a file may be cut off, damaged, or written by someone else: each field's type
-and range is checked, line by line, so that what does not fit is never held in memory as a whole. The checksum finds
-damage, not malice; see ledger_file for whom a file is taken from.
+The reader takes nothing for granted, since a file may be cut off, damaged, or written by someone else: each field's
+type and range is checked, line by line, so that what does not fit is never held in memory as a whole. The checksum
+finds damage, not malice; see ledger_file for whom a file is taken from.
 """
 
 from __future__ import annotations
