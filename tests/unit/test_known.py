@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from frostfork.preload import Finding, Installed, ModuleRecord, PreloadPolicy
@@ -17,6 +19,13 @@ def test_each_entry_has_a_reason_and_a_source(entry: object) -> None:
     assert entry.source.startswith("https://")  # type: ignore[attr-defined]
     assert len(entry.reason.split()) > 3  # type: ignore[attr-defined]
     assert not entry.reason.endswith(".")  # type: ignore[attr-defined]
+
+
+def test_the_documentation_names_each_entry() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "preload.md").read_text()
+    entries = {entry.pattern for entry in (*UNSAFE, *UNSAFE_LIBRARIES, *HARMLESS)} - {"*", "*.six"}
+    assert not {pattern for pattern in entries if f"`{pattern}`" not in text}
+    assert not {entry.kind for entry in HARMLESS if f"`{entry.kind}`" not in text}
 
 
 def test_kinds_are_the_canarys() -> None:
