@@ -245,7 +245,9 @@ def test_a_package_whose_parts_import_each_other(library: Path) -> None:
     (library / "ffp_circle").mkdir()
     (library / "ffp_circle" / "__init__.py").write_text("from ffp_circle.second import LAST\n")
     (library / "ffp_circle" / "second.py").write_text("FIRST = 1\nfrom ffp_circle.first import LAST\n")
-    (library / "ffp_circle" / "first.py").write_text("from ffp_circle.second import FIRST\nLAST = FIRST + 1\n")
+    (library / "ffp_circle" / "first.py").write_text(
+        "from ffp_circle.second import FIRST\nLAST = FIRST + 1\n"
+    )
     seen_there = observed_in_a_child(library, "import ffp_circle.first")
     loader = preloader(library, "ffp_circle")
     assert loader.learn(seen_there) == ["ffp_circle"]
