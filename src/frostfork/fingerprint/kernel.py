@@ -21,20 +21,34 @@ _PATIENCE_SECONDS = 0.05
 _NOT_STATE = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
-def _gone_after_a_moment(look: Callable[[], frozenset[str]], before: frozenset[str]) -> frozenset[str]:
-    """What is new and stays."""
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while (new := look() - before) and time.monotonic() < end:
-        time.sleep(0.001)
-    return new
+class _Patience:
+    """What is new, and is still there after a moment. Once for each: all that contain an import see the same."""
+
+    def __init__(self, look: Callable[[], frozenset[str]]) -> None:
+        self._look = look
+        self._stays: frozenset[str] = frozenset()
+
+    def has_news(self, before: frozenset[str]) -> bool:
+        return bool(self._look() - before - self._stays)
+
+    def left(self, before: frozenset[str]) -> frozenset[str]:
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while self.has_news(before) and time.monotonic() < end:
+            time.sleep(0.001)
+        now = self._look()
+        self._stays = (self._stays | (now - before)) & now
+        return now - before
 
 
 def _threads() -> frozenset[str]:
     return frozenset(os.listdir("/proc/self/task"))
 
 
+_patient_threads = _Patience(_threads)
+
+
 def _explain_threads(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
-    left = _gone_after_a_moment(_threads, before)
+    left = _patient_threads.left(before)
     names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     for task in sorted(left):
         if task in names:
@@ -73,8 +87,11 @@ def _is_zombie(pid: str) -> bool:
     return (read(f"/proc/{pid}/stat") or ") Z").rpartition(")")[2].split()[0] in "ZX"
 
 
+_patient_children = _Patience(_children)
+
+
 def _explain_children(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
-    for pid in sorted(_gone_after_a_moment(_children, before)):
+    for pid in sorted(_patient_children.left(before)):
         yield "process", f"left the process {(read(f'/proc/{pid}/comm') or '?').strip()!r} ({pid}) running"
 
 
@@ -85,10 +102,13 @@ def _descriptors() -> frozenset[str]:
     return frozenset(os.listdir("/proc/self/fd")) - {str(spare)}
 
 
+_patient_descriptors = _Patience(_descriptors)
+
+
 def _explain_descriptors(before: frozenset[str], after: frozenset[str]) -> Iterator[Effect]:
-    if after - before:
+    if _patient_descriptors.has_news(before):
         gc.collect()  # what only garbage holds is not left open
-    for fd in sorted(_gone_after_a_moment(_descriptors, before)):
+    for fd in sorted(_patient_descriptors.left(before)):
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
