@@ -17,7 +17,7 @@ from frostfork._import_guard import ForbiddenImport, ImportGuard, described, dro
 from frostfork._signals import DeferredSignals
 from frostfork.distributions import find_installed
 from frostfork.observe import Observation
-from frostfork.preload import Ledger, ModuleRecord, Plan, PreloadPolicy
+from frostfork.preload import Decision, Ledger, ModuleRecord, Plan, PreloadPolicy
 from frostfork.preload.verdict import refusals
 from frostfork.steps.report import Outcome
 
@@ -86,8 +86,9 @@ class Preloader:
         No import begins once budget_seconds are over; what is left comes with the next child. With a canary, it begins
         to try what no canary has tried yet, does not wait for that, and imports what has passed by now.
         """
-        touched = self.ledger.record(observation, source)
-        return self._advance(any(self._is_news(record) for record in touched), budget_seconds)
+        news = [record for record in self.ledger.record(observation, source) if self._is_news(record)]
+        wanted = [record for record in news if not self._is_refused(record)]
+        return self._advance(bool(wanted), budget_seconds)
 
     def poll(self, *, budget_seconds: float = math.inf) -> list[str]:
         """Import what has passed the canary since. Returns the names imported now. For whenever there is time."""
@@ -185,9 +186,25 @@ class Preloader:
             decision = plan.decisions[record.name]
             if decision.preload:
                 self.report.refused.pop(record.name, None)
-            elif record.children > 0 or record.last_error != "ModuleNotFoundError":
-                self.report.refused[record.name] = decision.reason  # what is not there was not refused
+            else:
+                self._note_refusal(record, decision)
         return plan
+
+    def _is_refused(self, record: ModuleRecord) -> bool:
+        """Whether it is refused whatever else is known, as users' own modules are.
+
+        Each DAG file may bring some new ones; to plan over all that is known for them would be a waste.
+        """
+        decision = self.policy.decide(record)
+        if not decision.preload:
+            self._seen[record.name] = self._facts(record)
+            self.plan.decisions[record.name] = decision
+            self._note_refusal(record, decision)
+        return not decision.preload
+
+    def _note_refusal(self, record: ModuleRecord, decision: Decision) -> None:
+        if record.children > 0 or record.last_error != "ModuleNotFoundError":
+            self.report.refused[record.name] = decision.reason  # what is not there was not refused
 
     def _changed(self) -> dict[str, str]:
         """What must not be imported any more, since its distribution changed on disk."""

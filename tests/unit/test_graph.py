@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,5 +78,5 @@ def test_a_circle_is_entered_where_someone_outside_enters_it() -> None:
 
 def test_imports_nested_deeper_than_python_calls() -> None:
     names = [f"m{number}" for number in range(5000)]
-    graph = {name: [following] for name, following in zip(names, names[1:], strict=False)} | {names[-1]: []}
+    graph = {name: [following] for name, following in itertools.pairwise(names)} | {names[-1]: []}
     assert importers_first(graph) == names

@@ -15,7 +15,12 @@ from frostfork.preload.patterns import ancestors, matches
 INSTALLED = Installed(
     ("/lib",),
     frozenset({"pandas", "google", "json"}),
-    {"pandas": "pandas", "google": None, "google.cloud": None, "google.cloud.storage": "google-cloud-storage"},
+    {
+        "pandas": "pandas",
+        "google": None,
+        "google.cloud": None,
+        "google.cloud.storage": "google-cloud-storage",
+    },
 )
 
 

@@ -110,7 +110,9 @@ def test_unsafe_modules_are_refused_with_their_importers_unless_trusted() -> Non
     ledger = ledger_of([module("outer"), module("cudf", "outer")])
     made = plan(ledger)
     assert made.order == []
-    assert made.decisions["cudf"].reason.startswith("known to be unsafe before a fork: it opens a CUDA context")
+    assert made.decisions["cudf"].reason.startswith(
+        "known to be unsafe before a fork: it opens a CUDA context"
+    )
     assert made.decisions["outer"].reason == f"would import cudf: {made.decisions['cudf'].reason}"
     assert plan(ledger, trusted=("cudf",)).order == ["outer", "cudf"]
     assert plan(ledger, trusted=("cudf:thread",)).order == []
@@ -139,7 +141,9 @@ def test_a_one_off_giant_is_left_out() -> None:
 
 
 def test_savings_and_bytes_are_means() -> None:
-    ledger = ledger_of([module("small", seconds=0.5, size=4 * MB)], [module("small", seconds=0.25, size=2 * MB)], [])
+    ledger = ledger_of(
+        [module("small", seconds=0.5, size=4 * MB)], [module("small", seconds=0.25, size=2 * MB)], []
+    )
     decision = plan(ledger).decisions["small"]
     assert decision.saving == pytest.approx(0.25)
     assert decision.bytes == 3 * MB

@@ -140,9 +140,7 @@ def test_budgets_are_never_exceeded(world: World, policy: PreloadPolicy, present
 
 @thorough
 @given(worlds(), policies(), st.data())
-def test_what_earlier_plans_imported_counts(
-    world: World, policy: PreloadPolicy, data: st.DataObject
-) -> None:
+def test_what_earlier_plans_imported_counts(world: World, policy: PreloadPolicy, data: st.DataObject) -> None:
     """A parent learns from one child after the other, and imports at once what the plan says."""
     graph, children = world
     ledger = Ledger()
@@ -194,7 +192,9 @@ def test_trust_takes_nothing_from_others_where_there_is_room(
     roomy = dataclasses.replace(policy, max_bytes=None, max_seconds=None, trusted=tuple(some))
     before = roomy.plan(ledger, verdicts=verdicts)
     after = dataclasses.replace(roomy, trusted=(*some, *more)).plan(ledger, verdicts=verdicts)
-    assert not [name for name, it in before.decisions.items() if it.preload and not after.decisions[name].preload]
+    assert not [
+        name for name, it in before.decisions.items() if it.preload and not after.decisions[name].preload
+    ]
 
 
 @thorough

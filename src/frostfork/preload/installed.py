@@ -17,8 +17,8 @@ class Installed:
     An editable install, a DAG folder, a zip file or a script's folder is none of these: its files are edited, and a
     parent that has them imported would go on with the old text.
 
-    distributions: by module or package, the name of the distribution that it came with, for all that lies below as well.
-    None for a package that several share, as those of google.cloud do: it names what lies below that.
+    distributions: by module or package, the name of the distribution that it came with, and all that lies in it. None
+    for a package that several share, as those of google.cloud do: they are named at what lies in that.
     """
 
     folders: tuple[str, ...]

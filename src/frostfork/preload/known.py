@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known of libraries and forks: data, each entry with its reason and its source.
 
-Only what an import does belongs here. Much more is unsafe once it was used before a fork: a gRPC channel, a CUDA tensor, a
-Kafka producer, a Mongo client. A parent that imports such a library and does not use it is fine; docs/preload.md lists
-them.
+Only what an import does belongs here. Much more is unsafe once it was used before a fork: a gRPC channel, a CUDA
+tensor, a Kafka producer, a Mongo client. A parent that imports such a library and does not use it is fine;
+docs/preload.md lists them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Harmless(NamedTuple):
 
 _CUDA = "it opens a CUDA context, which no forked child can use"
 _JULIA = "it starts Julia in the process, whose threads and signal handlers do not survive a fork"
+_DATADOG = "it instruments libraries in every child, whether or not that child asked for it"
 _GEVENT = "it replaces functions of the standard library by gevent's, for every child"
 
 UNSAFE: tuple[Unsafe, ...] = (
     Unsafe("cudf", _CUDA, "https://github.com/NVIDIA/cudf/issues/4827"),
     Unsafe("dask_cudf", _CUDA, "https://github.com/rapidsai/dask-cuda/issues/867"),
-    Unsafe("ddtrace.auto", "it instruments libraries in every child, whether or not that child asked for it",
-           "https://github.com/DataDog/dd-trace-py/blob/main/ddtrace/auto.py"),
-    Unsafe("ddtrace.bootstrap.sitecustomize", "it instruments libraries in every child, whether or not that child asked",
+    Unsafe("ddtrace.auto", _DATADOG, "https://github.com/DataDog/dd-trace-py/blob/main/ddtrace/auto.py"),
+    Unsafe("ddtrace.bootstrap.sitecustomize", _DATADOG,
            "https://github.com/DataDog/dd-trace-py/blob/main/ddtrace/auto.py"),
     Unsafe("grequests", _GEVENT, "https://github.com/spyoungtech/grequests/issues/150"),
     Unsafe("jnius", "it starts a Java virtual machine, which hangs in forked children",

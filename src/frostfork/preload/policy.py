@@ -67,7 +67,8 @@ class PreloadPolicy:
     excluded: folders of the user's own code, should they lie inside an installed folder.
     min_children, min_files: how many children, of how many different files, must have imported a module.
     max_bytes, max_seconds: what the parent may spend on all preloads together; None is no limit.
-    trusted: patterns "module" or "module:kind", to overrule the shipped list and what was seen of threads and by the canary.
+    trusted: patterns "module" or "module:kind", to overrule the shipped list, and what children showed of threads and
+        canaries of effects.
     """
 
     installed: Installed
@@ -154,7 +155,7 @@ class PreloadPolicy:
 
     @property
     def forbidden(self) -> tuple[str, ...]:
-        """Patterns of what no import may bring along: what the user denies, and the shipped list but for the trusted."""
+        """Patterns of what no import may bring along: the user's, and those of the shipped list but for the trusted."""
         return (*self.deny, *(pattern for pattern in _UNSAFE if not self._trusts(pattern)))
 
     @property
