@@ -179,6 +179,13 @@ def _umask() -> int:
     return mask
 
 
+def _megabytes_printed() -> int:
+    try:
+        return os.fstat(1).st_size >> 20
+    except OSError:
+        return 0
+
+
 def _locale_now() -> str:
     return _locale.setlocale(_locale.LC_ALL)
 
@@ -189,6 +196,7 @@ PROBES = (
     Probe(_descriptors, _explain_descriptors),
     Probe(_signals, _explain_signals),
     Probe(_environment, _explain_environment),
+    Probe(_megabytes_printed, becomes("output", "printed more than {after} MB")),
     Probe(_locale_now, becomes("locale", "set the locale to {after}")),
     Probe(_directory, becomes("directory", "changed the working directory to {after}")),
     Probe(_umask, becomes("umask", "set the umask from {before:o} to {after:o}")),
