@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import signal
@@ -58,12 +59,23 @@ def confine(limits: Limits, blocked: set[int]) -> None:
             signal.signal(number, _in_the_parents_place)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    _collect_output()
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         stream = open(fd, "w" if fd else "r", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     if os.getppid() != keeper:
         os._exit(1)
+
+
+def _collect_output() -> None:
+    """Let what is printed go where its size can be seen, and where file_bytes is its limit."""
+    with contextlib.suppress(OSError, AttributeError):  # it may go nowhere as well
+        fd = os.memfd_create("frostfork-canary")
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
 
 
 def _in_the_parents_place(number: int, _frame: FrameType | None) -> None:

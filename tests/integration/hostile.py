@@ -47,6 +47,9 @@ EFFECTS = {
         "while True: pass",
         "not done",
     ),
+    "output-print": ("for _ in range(20): print('x' * 100_000)", "printed more than 1 MB"),
+    "output-child": ("import os\nos.system('head -c 3000000 /dev/zero >&2')", "printed more than 2 MB"),
+    "output-gigabyte": ("for _ in range(1 << 10): print('x' * (1 << 20), flush=True)", "printed more than"),
     "thread-python": (
         "import threading\nthreading.Thread(target=threading.Event().wait, name='waits').start()",
         "'waits'",
@@ -149,7 +152,7 @@ EFFECTS = {
 }
 
 HARMLESS = {
-    "prints": "import sys\nfor _ in range(1024): print('x' * (1 << 20))\nsys.stderr.write('x' * (1 << 20))",
+    "prints": "import sys\nfor _ in range(1000): print('x' * 1000)\nsys.stderr.write('x' * 1000)",
     "reads": "import sys\nassert sys.stdin.read() == ''",
     "runs": "import subprocess\nsubprocess.run(['true'], check=True)",
     "threads": "import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()",

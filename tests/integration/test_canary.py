@@ -137,7 +137,9 @@ def test_nothing_denied_comes_along(modules: Path) -> None:
     for options in ({"deny": ("ffc_inn*",)}, {"local_names": frozenset({inner})}):
         verdicts = tried(outer, hidden, **options)
         for name in (outer, hidden):
-            assert [(finding.kind, finding.module) for finding in verdicts[name].findings] == [("denied", inner)]
+            assert [(finding.kind, finding.module) for finding in verdicts[name].findings] == [
+                ("denied", inner)
+            ]
 
 
 def test_an_unsafe_library_is_found(modules: Path) -> None:
@@ -154,7 +156,11 @@ def test_an_unsafe_library_is_found(modules: Path) -> None:
 
 def test_a_good_trial_is_one_process(modules: Path) -> None:
     names = [
-        hostile.write(modules, f"good_{i}", f"import os\nopen({str(modules / 'pids')!r}, 'a').write(f'{{os.getpid()}}\\n')")
+        hostile.write(
+            modules,
+            f"good_{i}",
+            f"import os\nopen({str(modules / 'pids')!r}, 'a').write(f'{{os.getpid()}}\\n')",
+        )
         for i in range(300)
     ]
     verdicts = tried(*names)
@@ -289,7 +295,9 @@ def test_handlers_of_the_parent_run_in_no_canary(modules: Path) -> None:
     """Airflow's end the parent's other children."""
     name = hostile.write(modules, "kills", "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)")
     calls: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: (modules / "called").write_text("x") and calls.append(1))
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: (modules / "called").write_text("x") and calls.append(1)
+    )
     try:
         findings = tried(name)[name].findings
     finally:
@@ -333,8 +341,18 @@ def test_the_same_for_an_ordinary_user() -> None:
 
 
 def _try_as_an_ordinary_user(modules: Path) -> None:
-    chosen = ["crashed-segv", "process-daemon", "thread-python", "signal-c", "environment-c", "lock-flock", "hung-busy"]
-    names = {hostile.write(modules, which, hostile.EFFECTS[which][0]): which.partition("-")[0] for which in chosen}
+    chosen = [
+        "crashed-segv",
+        "process-daemon",
+        "thread-python",
+        "signal-c",
+        "environment-c",
+        "lock-flock",
+        "hung-busy",
+    ]
+    names = {
+        hostile.write(modules, which, hostile.EFFECTS[which][0]): which.partition("-")[0] for which in chosen
+    }
     found = run_fresh(f"""
         import json, os, sys
         sys.path.insert(0, {str(modules)!r})

@@ -42,7 +42,10 @@ def preloader(library: Path, names: list[str], **options: object) -> Preloader:
 
 def seen(library: Path, *names: str) -> Observation:
     return Observation(
-        [ModuleImport(name, str(library / f"{name}.py"), float(i), 0.1, 0.2, None) for i, name in enumerate(names)]
+        [
+            ModuleImport(name, str(library / f"{name}.py"), float(i), 0.1, 0.2, None)
+            for i, name in enumerate(names)
+        ]
     )
 
 
@@ -60,7 +63,11 @@ def test_what_children_used_is_tried_and_then_imported(library: Path) -> None:
     loader = preloader(library, good)
     assert loader.learn(seen(library, *good[:2])) == []
     assert not set(good) & set(sys.modules)
-    assert loader.learn(seen(library, *good)) in ([], good[:1], good[:2])  # the trial goes on, or is over already
+    assert loader.learn(seen(library, *good)) in (
+        [],
+        good[:1],
+        good[:2],
+    )  # the trial goes on, or is over already
     settled(loader)
     assert set(good) <= set(sys.modules)
     assert set(loader.report.preloaded) == set(good)
@@ -71,7 +78,9 @@ def test_what_children_used_is_tried_and_then_imported(library: Path) -> None:
 def test_what_is_hostile_stays_out_with_its_reason_and_the_parent_as_it_was(library: Path) -> None:
     chosen = ["crashed-segv", "exited-os", "hung-busy", "thread-python", "process-daemon", "signal-handler",
               "environment-set", "memory-grown"]  # fmt: skip
-    bad = {hostile.write(library, which, hostile.EFFECTS[which][0]): which.partition("-")[0] for which in chosen}
+    bad = {
+        hostile.write(library, which, hostile.EFFECTS[which][0]): which.partition("-")[0] for which in chosen
+    }
     uses = {hostile.write(library, f"uses_{i}", f"import {name}"): name for i, name in enumerate(bad)}
     good = [hostile.write(library, f"good_{i}", "") for i in range(3)]
     names = [good[0], *bad, good[1], *uses, good[2]]

@@ -44,7 +44,7 @@ def dag_processor(arguments: tuple[str, ...]) -> None:
     configuration switches it on; where it is off, Airflow's own manager runs.
     """
     try:
-        from frostfork.airflow.command import NewParentError, run_dag_processor
+        from frostfork.airflow.command import run_dag_processor
         from frostfork.airflow.settings import load
 
         manager: type
@@ -57,9 +57,8 @@ def dag_processor(arguments: tuple[str, ...]) -> None:
             from airflow.dag_processing.manager import DagFileProcessorManager
 
             manager = DagFileProcessorManager
-        try:
-            run_dag_processor(arguments, manager)
-        except NewParentError:
+        run_dag_processor(arguments, manager)
+        if getattr(manager, "begin_again", False):
             _begin_again()
     except FrostforkError as error:
         raise click.ClickException(str(error)) from error

@@ -34,6 +34,7 @@ _MAX_RECORDS = 1_000_000
 _MAX_COUNT = 2**63 - 1
 _MAX_SECONDS = 1e15
 _HEADER = {_MAGIC, "children", "sources", "modules", "crc32"}
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
 _HEXADECIMAL = re.compile("[0-9a-f]+")
 
 
@@ -189,7 +190,7 @@ def _add_module(ledger: Ledger, fields: Any, sources: int) -> None:
 
 
 def _line(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return _ENCODER.encode(value).encode() + b"\n"
 
 
 def _parsed(line: bytes, what: str) -> Any:

@@ -21,6 +21,7 @@ _DESCRIBED = {
     "file": "an open file, pipe or the like; or it closed what was not its own",
     "socket": "an open socket",
     "lock": "a lock on a file",
+    "output": "more than a megabyte on standard output and standard error",
     # What it changed.
     "signal": "a signal handler, Python's or another, or the mask of blocked signals",
     "environment": "an environment variable, in os.environ or behind its back",
