@@ -43,8 +43,13 @@ EFFECTS = {
     "hung-asleep": ("import time\ntime.sleep(1000)", "not done"),
     "hung-stopped": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "not done"),
     "hung-deaf": (
-        "import signal\nfor n in range(1, 65):\n try: signal.signal(n, signal.SIG_IGN)\n except Exception: pass\n"
-        "while True: pass",
+        """
+        import signal
+        for number in range(1, 65):
+            try: signal.signal(number, signal.SIG_IGN)
+            except (OSError, ValueError): pass
+        while True: pass
+        """,
         "not done",
     ),
     "output-print": ("for _ in range(20): print('x' * 100_000)", "printed more than 1 MB"),
@@ -81,7 +86,14 @@ EFFECTS = {
         "running",
     ),
     "process-bomb": (
-        "import os, time\nfor _ in range(200):\n if os.fork() == 0:\n  os.setsid()\n  time.sleep(1000)\ntime.sleep(1000)",
+        """
+        import os, time
+        for _ in range(200):
+            if os.fork() == 0:
+                os.setsid()
+                break
+        time.sleep(1000)
+        """,
         "more than 16 processes",
     ),
     "file-open": ("kept = open(__file__)", "open"),
@@ -120,8 +132,11 @@ EFFECTS = {
     "hook-unraisable": ("import sys\nsys.unraisablehook = print", "sys.unraisablehook"),
     "hook-display": ("import sys\nsys.displayhook = print", "sys.displayhook"),
     "start_method-set": (
-        "import multiprocessing as m\nother = {'fork', 'spawn'} - {m.get_start_method()}\n"
-        "m.set_start_method(other.pop(), force=True)",
+        """
+        import multiprocessing
+        other = {"fork", "spawn"} - {multiprocessing.get_start_method()}
+        multiprocessing.set_start_method(other.pop(), force=True)
+        """,
         "start method",
     ),
     "random-seeded": ("import random\nrandom.seed(1)", "random"),

@@ -107,7 +107,7 @@ def _descriptors() -> frozenset[str]:
 _patient_descriptors = _Patience(_descriptors)
 
 
-def _explain_descriptors(before: frozenset[str], after: frozenset[str]) -> Iterator[Effect]:
+def _explain_descriptors(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
     if _patient_descriptors.has_news(before):
         gc.collect()  # what only garbage holds is not left open
     for fd in sorted(_patient_descriptors.left(before)):

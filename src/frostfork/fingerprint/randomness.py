@@ -20,7 +20,7 @@ _first: dict[str, object] = {}
 def _python() -> dict[str, object]:
     if "numpy.random" not in _first:
         _numpy()
-    generator = getattr(sys.modules.get("random"), "_inst", None)
+    generator: Any = getattr(sys.modules.get("random"), "_inst", None)
     return _noted("random", generator, lambda: generator.getstate())
 
 

@@ -77,6 +77,8 @@ UNSAFE_LIBRARIES: tuple[Unsafe, ...] = (
 _FILTERS = "it adds filters for its own messages, as it would in each child"
 _OPENBLAS = "OpenBLAS ends its threads before a fork and starts others when they are needed"
 _OWN_FORK = "it makes its own state fit for the child"
+_SETS_UP = "Airflow sets up each process that imports it, children and parent alike"
+_AIRFLOW = "https://github.com/apache/airflow/blob/main/airflow-core/src/airflow/settings.py"
 _KMP = "it sets KMP_* variables, which keep Intel's OpenMP out of a fork and mean nothing to others"
 
 HARMLESS: tuple[Harmless, ...] = (
@@ -116,6 +118,10 @@ HARMLESS: tuple[Harmless, ...] = (
              "https://github.com/joblib/loky/blob/master/loky/backend/resource_tracker.py"),
     Harmless("matplotlib.font_manager", "at_fork", _OWN_FORK,
              "https://github.com/matplotlib/matplotlib/blob/main/lib/matplotlib/font_manager.py"),
+    Harmless("airflow", "at_fork", _OWN_FORK, _AIRFLOW),
+    Harmless("airflow", "logging", _SETS_UP, _AIRFLOW),
+    Harmless("airflow", "path", _SETS_UP, _AIRFLOW),
+    Harmless("airflow", "warnings", _SETS_UP, _AIRFLOW),
     Harmless("joblib", "environment", _KMP, "https://github.com/joblib/joblib/blob/main/joblib/__init__.py"),
     Harmless("sklearn", "environment", _KMP, "https://github.com/scikit-learn/scikit-learn/blob/main/sklearn/__init__.py"),
     Harmless("rich.style", "random", "it draws numbers; Python seeds `random` anew in each child",
