@@ -34,6 +34,7 @@
 
 #include "py/immortal.h"
 
+#include "py/keys.h"
 #include "py/walk.h"
 
 #if FF_PY_IMMORTAL
@@ -179,6 +180,7 @@ static void compute_caches(struct making *making, PyObject *object) {
     if (PyObject_Hash(object) == -1) PyErr_Clear();
   } else if (PyType_Check(object)) {
     making->out->versions += PyUnstable_Type_AssignVersionTag((PyTypeObject *)object) != 0;
+    ff_keys_settle((PyTypeObject *)object);
   }
 }
 
