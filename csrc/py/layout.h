@@ -23,8 +23,8 @@ size_t ff_layout_size(PyObject *object);
 // Bytes before the object that belong to it: the collector's header, and pointers to a dict and weak references.
 size_t ff_layout_before(PyObject *object);
 
-// The keys of dicts are not in the public headers: struct _dictkeysobject, without its tables, as the sources of 3.10 to
-// 3.14 have it.
+// The keys of dicts are not in the public headers: struct _dictkeysobject, without its tables, as the sources of 3.10
+// to 3.14 have it.
 struct ff_keys {
 #if PY_VERSION_HEX >= 0x030B0000
   Py_ssize_t references;
