@@ -17,7 +17,8 @@
 // for lack of a reader. User code may close it and open another file under its number, so each write makes sure first
 // that it is still the same file.
 //
-// What it cannot see: modules made by hand (importlib.util.module_from_spec), and importlib.reload.
+// What it does not see: modules made by hand (importlib.util.module_from_spec), and importlib.reload, which runs again
+// what is there and which no preload would spare. What those import in turn is seen.
 
 #include "py/imports.h"
 
@@ -28,25 +29,47 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "os/growth.h"
+
 static struct {
   PyObject *importlib;  // _frozen_importlib, NULL while nothing is recorded
   PyObject *original;   // its _find_and_load
   PyObject *replacement;
   PyObject *count_threads;  // _thread._count
   pid_t pid;                // whose imports these are: a child of it goes on without a record
+  long number;              // of this record: an import that began before it is not part of it
+  struct ff_growth growth;
   int fd;
   dev_t device;
   ino_t inode;
   long lost;
-} record = {.fd = -1};
+} record = {.fd = -1, .growth = {.fd = -1}};
 
-// Nanoseconds that imports within the present one took: what it subtracts to know its own.
-static _Thread_local int64_t nested_ns;
+// What an import took: nanoseconds, and bytes by which the private memory of the process grew.
+struct cost {
+  int64_t ns, bytes;
+};
+
+// What imports within the present one took: it subtracts that to know its own.
+static _Thread_local struct cost nested;
+
+// The name of the import in progress in this thread, a reference of its own: with greenlets an inner import may end
+// after its outer one.
+static _Thread_local PyObject *importing;
 
 static int64_t now_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static struct cost cost_now(void) {
+  return (struct cost){now_ns(), ff_growth_bytes(&record.growth)};
+}
+
+// More may have been given back than taken: that is no growth.
+static int64_t at_least_zero(int64_t number) {
+  return number > 0 ? number : 0;
 }
 
 // module.__spec__.origin as a new string; "" for whatever has none, such as a namespace package. "?" for something that
@@ -95,15 +118,22 @@ static void note_thread(PyObject *name) {
   Py_XDECREF(text);
 }
 
-// Called with any exception of the import put aside; leaves none behind.
-static void note_import(PyObject *name, int64_t start, int64_t self, int64_t cumulative, const char *error) {
+static bool has_nul(PyObject *text) {
+  return PyUnicode_FindChar(text, 0, 0, PyUnicode_GetLength(text), 1) >= 0;
+}
+
+// Called with any exception of the import put aside; leaves none behind. importer: NULL for none.
+static void note_import(PyObject *name, int64_t start, struct cost own, struct cost cumulative, const char *error,
+                        PyObject *importer) {
   // A name with a NUL in it is no module's, and would shift the fields of the record.
-  if (PyUnicode_FindChar(name, 0, 0, PyUnicode_GetLength(name), 1) >= 0) return;
+  if (has_nul(name)) return;
+  if (importer != NULL && has_nul(importer)) importer = NULL;
   PyObject *origin = error[0] ? PyUnicode_FromString("") : origin_of(name);
   PyObject *text = NULL, *bytes = NULL;
   if (origin != NULL) {
-    text = PyUnicode_FromFormat("import%c%U%c%U%c%lld%c%lld%c%lld%c%s%c", 0, name, 0, origin, 0, (long long)start, 0,
-                                (long long)self, 0, (long long)cumulative, 0, error, 0);
+    text = PyUnicode_FromFormat("import%c%U%c%U%c%lld%c%lld%c%lld%c%s%c%lld%c%lld%c%V%c", 0, name, 0, origin, 0,
+                                (long long)start, 0, (long long)own.ns, 0, (long long)cumulative.ns, 0, error, 0,
+                                (long long)own.bytes, 0, (long long)cumulative.bytes, 0, importer, "", 0);
   }
   if (text != NULL) bytes = PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
   write_record(bytes);
@@ -116,23 +146,32 @@ static void note_import(PyObject *name, int64_t start, int64_t self, int64_t cum
 // importlib's own function is this one's self: should someone have wrapped it while it was in place, theirs goes on
 // calling it for good, and each must find its own way on.
 static PyObject *find_and_load(PyObject *original, PyObject *const *args, Py_ssize_t nargs) {
-  if (record.importlib == NULL || original != record.original || record.pid != getpid()) {
+  if (record.importlib == NULL || original != record.original || record.pid != getpid() || nargs < 1 ||
+      !PyUnicode_Check(args[0])) {
     return PyObject_Vectorcall(original, args, (size_t)nargs, NULL);
   }
-  int64_t outer = nested_ns, start = now_ns();
-  nested_ns = 0;
-  long threads = thread_count();
+  PyObject *importer = importing;
+  importing = Py_NewRef(args[0]);
+  struct cost outer = nested, start = cost_now();
+  nested = (struct cost){0};
+  long threads = thread_count(), number = record.number;
   PyObject *module = PyObject_Vectorcall(original, args, (size_t)nargs, NULL);
-  int64_t cumulative = now_ns() - start, self = cumulative - nested_ns;
-  nested_ns = outer + cumulative;
 
-  if (record.importlib != NULL && nargs > 0 && PyUnicode_Check(args[0])) {
+  // Not if the import ended the record, or forked and this is the child: the parent notes it.
+  if (record.importlib != NULL && record.number == number && record.pid == getpid()) {
+    struct cost end = cost_now();
+    struct cost cumulative = {end.ns - start.ns, at_least_zero(end.bytes - start.bytes)};
+    struct cost own = {cumulative.ns - nested.ns, at_least_zero(cumulative.bytes - nested.bytes)};
+    nested = (struct cost){outer.ns + cumulative.ns, outer.bytes + cumulative.bytes};
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     if (thread_count() > threads) note_thread(args[0]);
-    note_import(args[0], start, self, cumulative, type != NULL ? ((PyTypeObject *)type)->tp_name : "");
+    note_import(args[0], start.ns, own, cumulative, type != NULL ? ((PyTypeObject *)type)->tp_name : "", importer);
     PyErr_Restore(type, value, traceback);
   }
+  PyObject *ended = importing;
+  importing = importer;
+  Py_XDECREF(ended);
   return module;
 }
 
@@ -167,6 +206,11 @@ int ff_imports_start(int fd) {
   }
   Py_XDECREF(record.original);
   Py_XDECREF(record.replacement);
+  // Where /proc is closed, all are 0 bytes large.
+  ff_growth_init(&record.growth);
+  nested = (struct cost){0};
+  Py_CLEAR(importing);  // of an observation that this is in the middle of
+  record.number++;
   record.importlib = importlib;
   record.original = original;
   record.replacement = replacement;
@@ -187,5 +231,6 @@ long ff_imports_stop(void) {
   Py_XDECREF(present);
   PyErr_Clear();
   Py_CLEAR(record.importlib);
+  ff_growth_fini(&record.growth);
   return record.lost;
 }

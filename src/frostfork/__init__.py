@@ -8,6 +8,7 @@ from frostfork.errors import (
     BaselineError,
     ConfigurationError,
     FrostforkError,
+    LedgerError,
     ObservationError,
     UnsupportedAirflowError,
     UnsupportedStepError,
@@ -20,7 +21,16 @@ from frostfork.steps.report import StepReport, WarmupReport
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
-    from frostfork.preload import Decision, Installed, Ledger, ModuleRecord, PreloadMode, PreloadPolicy
+    from frostfork.ledger_file import LedgerFile
+    from frostfork.preload import (
+        Decision,
+        Installed,
+        Ledger,
+        ModuleRecord,
+        PreloadMode,
+        PreloadPolicy,
+        SourceRecord,
+    )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
 
 __version__ = "0.1.0"
@@ -39,6 +49,8 @@ __all__ = [
     "Installed",
     "Journal",
     "Ledger",
+    "LedgerError",
+    "LedgerFile",
     "ModuleImport",
     "ModuleRecord",
     "Observation",
@@ -48,6 +60,7 @@ __all__ = [
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "SourceRecord",
     "StepReport",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
@@ -64,7 +77,16 @@ __all__ = [
 
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
-    "frostfork.preload": ("Decision", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy"),
+    "frostfork.ledger_file": ("LedgerFile",),
+    "frostfork.preload": (
+        "Decision",
+        "Installed",
+        "Ledger",
+        "ModuleRecord",
+        "PreloadMode",
+        "PreloadPolicy",
+        "SourceRecord",
+    ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
 }
 

@@ -14,6 +14,10 @@ class ConfigurationError(FrostforkError):
     """A setting that cannot be used; the message names it, its value and what is allowed."""
 
 
+class LedgerError(FrostforkError):
+    """A ledger that cannot be read, written or locked; the message says which and why."""
+
+
 class ObservationError(FrostforkError):
     """Observed data that cannot be read: damaged, or written by something else."""
 

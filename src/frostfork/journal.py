@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_IMPORT_FIELDS = 6  # after the word "import": name, origin, start, self, cumulative, error
+# After the word "import": name, origin, start, self, cumulative, error, bytes, cumulative bytes, importer.
+_IMPORT_FIELDS = 9
 _CHUNK = 1 << 20
 
 
@@ -50,10 +51,10 @@ class Journal:
 
     def write_import(self, name: str, origin: str) -> None:
         """Note a module of which only this is known: it was imported, without error, before all that were timed."""
-        self.write("import", name, origin, "0", "0", "0", "")
+        self.write("import", name, origin, "0", "0", "0", "", "0", "0", "")
 
     def records(self) -> Iterator[tuple[str, ...]]:
-        """All whole records so far, oldest first: ("import", six fields) or another word and one."""
+        """All whole records so far, oldest first: ("import", nine fields) or another word and one."""
         fields = iter(self._read().split(b"\0")[:-1])  # what follows the last NUL is nothing, or was cut off
         for word in fields:
             count = _IMPORT_FIELDS if word == b"import" else 1

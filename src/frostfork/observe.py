@@ -21,7 +21,13 @@ CodeName = tuple[str, int, str]  # file name, first line, qualified name
 
 
 class ModuleImport(NamedTuple):
-    """One import that did work. `seconds` are its own, `cumulative` with all that it imported in turn."""
+    """One import that did work. `seconds` and `bytes` are its own, the cumulative ones with all that it imported.
+
+    bytes: by which the private memory of the process grew meanwhile, other threads included; an estimate from cheap
+    counters, 0 where more was given back than taken or nothing is known.
+    importer: the module during whose import this one began, by an import statement in it or because this one is the
+    package above it; None for what the program itself imported.
+    """
 
     name: str
     origin: str | None  # file, "built-in", "frozen", or None for a namespace package and the like
@@ -29,6 +35,9 @@ class ModuleImport(NamedTuple):
     seconds: float
     cumulative: float
     error: str | None  # type of the exception that ended it
+    bytes: int = 0
+    cumulative_bytes: int = 0
+    importer: str | None = None
 
 
 class Observation:
@@ -115,9 +124,12 @@ class Observation:
         seen = cls()
         for word, *fields in journal.records():
             if word == "import":
-                name, origin, start, own, cumulative, error = fields
+                name, origin, start, own, cumulative, error, grown, all_grown, importer = fields
                 times = (int(start) / 1e9, int(own) / 1e9, int(cumulative) / 1e9)
-                seen.modules.append(ModuleImport(name, origin or None, *times, error or None))
+                growth = (int(grown), int(all_grown))
+                seen.modules.append(
+                    ModuleImport(name, origin or None, *times, error or None, *growth, importer or None)
+                )
             elif word == "thread":
                 seen.threads.append(fields[0])
             elif word == "code":

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decisions about modules, and the ledger under them."""
+"""Decisions about modules."""
 
 from __future__ import annotations
 
 import pytest
 
-from frostfork.observe import ModuleImport, Observation
-from frostfork.preload import Installed, Ledger, ModuleRecord, PreloadMode, PreloadPolicy
+from frostfork.preload import Installed, ModuleRecord, PreloadMode, PreloadPolicy
 from frostfork.preload.policy import matches
 
 INSTALLED = Installed(("/venv/site-packages", "/usr/lib/python3"), frozenset({"pandas", "json", "google"}))
@@ -15,7 +14,7 @@ INSTALLED = Installed(("/venv/site-packages", "/usr/lib/python3"), frozenset({"p
 def record(name: str, origin: str | None = "/venv/site-packages/x.py", children: int = 1) -> ModuleRecord:
     origins = set() if origin is None else {origin}
     return ModuleRecord(
-        name, 0, children=children, origins=origins, last_error=None if children else "ImportError"
+        name, children=children, origins=origins, last_error=None if children else "ImportError"
     )
 
 
@@ -76,32 +75,3 @@ def test_failed_denied_excluded_local_and_off() -> None:
 )  # fmt: skip
 def test_patterns(module: str, pattern: str, expected: bool) -> None:
     assert matches(module, [pattern]) is expected
-
-
-def test_ledger_adds_up_and_keeps_the_order_of_import() -> None:
-    ledger = Ledger()
-    outer = ModuleImport("outer", "/o.py", 1.0, 0.5, 2.0, None)
-    inner = ModuleImport("inner", "/i.py", 2.0, 1.5, 1.5, None)
-    bad = ModuleImport("bad", None, 3.0, 0.1, 0.1, "ImportError")
-    touched = ledger.record(Observation([outer, inner, bad]), "dag.py")
-    assert [module.name for module in touched] == ["outer", "inner", "bad"]
-    again = ledger.record(Observation([inner]), "other.py")
-    assert [module.name for module in again] == ["inner"]
-    known = ledger.get("inner")
-    assert known is not None
-    assert (known.children, known.failures, known.cumulative, known.sources) == (
-        2,
-        0,
-        3.0,
-        {"dag.py", "other.py"},
-    )
-    failed = ledger.get("bad")
-    assert failed is not None
-    assert (failed.children, failed.failures, failed.last_error, failed.origins) == (
-        0,
-        1,
-        "ImportError",
-        set(),
-    )
-    assert [module.name for module in ledger] == ["outer", "inner", "bad"]
-    assert len(ledger) == 3

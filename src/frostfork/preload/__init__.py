@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What to import in the parent: plain data in, decisions with reasons out. No I/O, no imports, no forks."""
 
-from frostfork.preload.ledger import Ledger, ModuleRecord
+from frostfork.preload.ledger import Ledger, ModuleRecord, SourceRecord
 from frostfork.preload.policy import Decision, Installed, PreloadMode, PreloadPolicy
 
-__all__ = ["Decision", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy"]
+__all__ = ["Decision", "Installed", "Ledger", "ModuleRecord", "PreloadMode", "PreloadPolicy", "SourceRecord"]
