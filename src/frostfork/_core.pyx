@@ -6,7 +6,7 @@ import errno
 import gc
 import os
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 
@@ -35,6 +35,12 @@ from frostfork._os cimport (
     ff_kernel_threads,
     ff_merge_get,
     ff_merge_set,
+    ff_process_adopt_orphans,
+    ff_process_die_with_parent,
+    ff_process_environment,
+    FF_PROCESS_SIGNALS,
+    ff_process_libraries_loaded,
+    ff_process_signal_actions,
     ff_witness,
     ff_witness_findings,
     ff_witness_fini,
@@ -317,3 +323,30 @@ def merge_set(bint merge):
 def merge_get():
     """Whether it may."""
     return bool(check(ff_merge_get()))
+
+
+def die_with_parent(int signal):
+    """This process gets `signal` when the thread that forked it ends."""
+    check(ff_process_die_with_parent(signal))
+
+
+def adopt_orphans():
+    """Orphaned descendants become children of this process instead of init's."""
+    check(ff_process_adopt_orphans())
+
+
+def environment_sum():
+    """A number that changes with the C library's environment."""
+    return ff_process_environment()
+
+
+def signal_actions():
+    """What the kernel does with each signal from 1 on: a handler's address, or 0 and 1 for default and ignored."""
+    cdef uint64_t actions[FF_PROCESS_SIGNALS]
+    ff_process_signal_actions(actions)
+    return tuple([actions[i] for i in range(FF_PROCESS_SIGNALS)])
+
+
+def libraries_loaded():
+    """How many shared objects this process has loaded so far."""
+    return ff_process_libraries_loaded()

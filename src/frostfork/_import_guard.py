@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Iterable
 from types import TracebackType
 
-from frostfork.preload.policy import matches
+from frostfork.preload.patterns import matches
 
 
 class ForbiddenImport(BaseException):
@@ -17,6 +18,10 @@ class ForbiddenImport(BaseException):
     Not an Exception: `except ImportError` around an optional import must not see it, for a library that takes the
     denied module for missing would go on so in every child.
     """
+
+    def __init__(self, module: str, why: str) -> None:
+        super().__init__(f"{module}, {why}")
+        self.module = module
 
 
 class ImportGuard:
@@ -35,9 +40,9 @@ class ImportGuard:
         if threading.get_ident() != self._thread:
             return
         if matches(name, self._deny):
-            raise ForbiddenImport(f"{name}, which is denied by configuration")
+            raise ForbiddenImport(name, "which is denied by configuration")
         if name.partition(".")[0] in self._local_names:
-            raise ForbiddenImport(f"{name}, a name that the DAG folder has too")
+            raise ForbiddenImport(name, "a name that the DAG folder has too")
 
     def __enter__(self) -> ImportGuard:
         sys.meta_path.insert(0, self)  # importlib asks for find_spec alone
@@ -48,3 +53,22 @@ class ImportGuard:
     ) -> None:
         if self in sys.meta_path:  # the import may have rearranged it
             sys.meta_path.remove(self)
+
+
+def drop_orphans(known: int) -> None:
+    """Drop the parts of packages whose own import failed: Python removes the package alone from sys.modules.
+
+    known: how many modules there were before.
+    """
+    new = list(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known)))
+    for name in new:
+        if name.partition(".")[0] not in sys.modules:
+            del sys.modules[name]
+
+
+def described(error: BaseException) -> str:
+    """Its type and message."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its __str__ is the module's code, too
+        return type(error).__name__

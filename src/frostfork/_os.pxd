@@ -95,6 +95,14 @@ cdef extern from "os/huge.h" nogil:
     int ff_huge_collapse(int share, int64_t fewest, ff_huge *found, ff_huge_made *made)
 
 
+cdef extern from "os/process.h" nogil:
+    int ff_process_die_with_parent(int signal)
+    int ff_process_adopt_orphans()
+    uint64_t ff_process_environment()
+    enum: FF_PROCESS_SIGNALS
+    void ff_process_signal_actions(uint64_t *out)
+    uint64_t ff_process_libraries_loaded()
+
 cdef extern from "os/merge.h" nogil:
     int ff_merge_set(bint merge)
     int ff_merge_get()

@@ -11,18 +11,22 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from frostfork._import_guard import ForbiddenImport, ImportGuard
+from frostfork._import_guard import ForbiddenImport, ImportGuard, described, drop_orphans
 from frostfork._signals import DeferredSignals
 from frostfork.observe import Observation
-from frostfork.preload import Installed, Ledger, ModuleRecord, PreloadPolicy
+from frostfork.preload import Installed, Ledger, ModuleRecord, Plan, PreloadPolicy
 from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
+
+    from frostfork.preload.verdict import Verdict
+
+_Facts = tuple[int, int, bool, bool, int, int]
 
 
 @dataclass
@@ -57,50 +61,89 @@ class Preloader:
         self.policy = policy
         self.ledger = Ledger() if ledger is None else ledger
         self.report = PreloadReport()
+        self.plan = Plan()  # the last one
+        self.verdicts: dict[str, Verdict] = {}
         self._local_names = local_names
-        self._failed: set[str] = set()
+        self._failed: dict[str, str] = {}
         self._ours: set[str] = set()  # what came into sys.modules through imports here
-        self._settled: dict[str, tuple[bool, int]] = {}  # refused modules, and what was known of them then
+        self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
+        self._left = False  # something that was to be imported waits for the next child
 
     def learn(
         self, observation: Observation, source: str | None = None, *, budget_seconds: float = math.inf
     ) -> list[str]:
         """Record what a child used, then import what that allows. Returns the names imported now.
 
-        In the order in which the child began to import, so that a circular import is entered from the same side. No
-        import begins once budget_seconds are over; what is left comes again with the next child that uses it.
+        No import begins once budget_seconds are over; what is left comes with the next child.
         """
-        return self.load(self.ledger.record(observation, source), budget_seconds=budget_seconds)
+        touched = self.ledger.record(observation, source)
+        if not self._left and not any(self._is_news(record) for record in touched):
+            return []
+        return self.load(budget_seconds=budget_seconds)
 
-    def load(
-        self, records: Iterable[ModuleRecord] | None = None, *, budget_seconds: float = math.inf
-    ) -> list[str]:
-        """Import what the policy allows of these records, or of the whole ledger. Returns the names imported now."""
+    def load(self, *, budget_seconds: float = math.inf) -> list[str]:
+        """Import what the policy allows of the whole ledger. Returns the names imported now."""
         end = time.monotonic() + budget_seconds
-        known = self.ledger if records is None else records
-        candidates = [record for record in known if record.name not in sys.modules and self._is_open(record)]
-        if not candidates:
+        if not any(self._is_news(record) for record in self.ledger) and not self._left:
             return []
         local_names = self._local_names()
+        self.plan = self._planned(local_names)
         imported = []
-        for record in candidates:
-            if time.monotonic() > end:
-                break
-            if record.name in sys.modules:  # an earlier one of this list brought it along
-                self.report.preloaded.setdefault(record.name, 0.0)
+        self._left = False
+        for name in self.plan.order:
+            if self._has(name):  # an earlier one brought it along
                 continue
-            decision = self.policy.decide(record, local_names)
-            if not decision.preload:
-                self._settled[record.name] = _known_of(record)
-                if record.children > 0 or record.last_error != "ModuleNotFoundError":
-                    self.report.refused[record.name] = decision.reason  # what is not there was not refused
-            elif self._load(record.name, local_names):
-                imported.append(record.name)
+            if time.monotonic() > end:
+                self._left = True
+                break
+            if self._load(name, local_names):
+                imported.append(name)
+        for name, decision in self.plan.decisions.items():
+            if decision.preload and name in sys.modules:
+                self.report.preloaded.setdefault(name, 0.0)
         return imported
 
-    def _is_open(self, record: ModuleRecord) -> bool:
+    def _planned(self, local_names: frozenset[str]) -> Plan:
+        """Ask the policy, and note its refusals."""
+        loaded = [record.name for record in self.ledger if self._has(record.name)]
+        plan = self.policy.plan(
+            self.ledger,
+            loaded=loaded,
+            preloaded=self._ours,
+            local_names=local_names,
+            verdicts=self.verdicts,
+            refused=self._failed,
+        )
+        for record in self.ledger:
+            self._seen[record.name] = self._facts(record)
+            if self._has(record.name):
+                continue
+            decision = plan.decisions[record.name]
+            if decision.preload:
+                self.report.refused.pop(record.name, None)
+            elif record.children > 0 or record.last_error != "ModuleNotFoundError":
+                self.report.refused[record.name] = decision.reason  # what is not there was not refused
+        return plan
+
+    def _has(self, name: str) -> bool:
+        """Whether the parent has imported it; some modules take themselves out of sys.modules."""
+        return name in sys.modules or name in self.report.preloaded
+
+    def _is_news(self, record: ModuleRecord) -> bool:
         """Whether there is something to decide: a local helper comes again with every parse of its DAG file."""
-        return record.name not in self._failed and self._settled.get(record.name) != _known_of(record)
+        return not self._has(record.name) and self._seen.get(record.name) != self._facts(record)
+
+    def _facts(self, record: ModuleRecord) -> _Facts:
+        """What decisions depend on, but for the figures, which change with every child."""
+        policy = self.policy
+        return (
+            min(record.children, policy.min_children),
+            min(record.files, policy.min_files),
+            record.children > 0,
+            record.threads > 0,
+            len(record.origins),
+            len(record.importers),
+        )
 
     def forget_local(self) -> list[str]:
         """Take out of sys.modules what is here under a name that the user's own folders have come to define.
@@ -134,12 +177,12 @@ class Preloader:
             except BaseException as error:  # SystemExit, KeyboardInterrupt and pytest's own included
                 if error is signals.raised:
                     raise
-                self._failed.add(name)
                 if isinstance(error, ForbiddenImport):
-                    self.report.refused[name] = f"would import {error}"
+                    self._failed[name] = f"would import {error}"
                 else:
-                    self.report.refused[name] = f"failed in the parent: {_described(error)}"
-                _drop_orphans(known)
+                    self._failed[name] = f"failed in the parent: {described(error)}"
+                self.report.refused[name] = self._failed[name]
+                drop_orphans(known)
                 return False
             finally:
                 # Newest first, and no further: to list all names would write the reference count of each.
@@ -164,31 +207,11 @@ def preload(ledger: Ledger | None) -> Outcome:
     )
 
 
-def _known_of(record: ModuleRecord) -> tuple[bool, int]:
-    """What a refusal may depend on: whether it ever succeeded, and in how many places it was found."""
-    return record.children > 0, len(record.origins)
-
-
-def _drop_orphans(known: int) -> None:
-    """Drop the parts of packages whose own import failed: Python removes the package alone from sys.modules."""
-    new = list(itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known)))
-    for name in new:
-        if name.partition(".")[0] not in sys.modules:
-            del sys.modules[name]
-
-
 def _is_extension(module: object) -> bool:
     from importlib.machinery import EXTENSION_SUFFIXES
 
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
     return isinstance(origin, str) and origin.endswith(tuple(EXTENSION_SUFFIXES))
-
-
-def _described(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its __str__ is the module's code, too
-        return type(error).__name__
 
 
 def find_installed() -> Installed:

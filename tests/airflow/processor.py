@@ -236,16 +236,21 @@ def dag(name: str, *lines: str) -> str:
     return "\n".join(body) + "\n"
 
 
-def install(prefix: Path, name: str, files: Mapping[str, str], editable: Iterable[str] = ()) -> None:
+def install(
+    prefix: Path, name: str, files: Mapping[str, str], editable: Iterable[str] = (), version: str = "1.0"
+) -> None:
     """Lay down a distribution as pip does, `editable` being names of its that lie elsewhere.
 
     It goes under a site prefix of the test's own; see `site_environment`.
     """
     site = _site_packages(prefix)
     write(site, files)
-    info = f"{name}-1.0.dist-info"
+    info = f"{name}-{version}.dist-info"
     record = "".join(f"{path},,\n" for path in (*files, f"{info}/METADATA", f"{info}/RECORD"))
-    write(site / info, {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", "RECORD": record})
+    write(
+        site / info,
+        {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "RECORD": record},
+    )
     if editable:
         write(site / info, {"top_level.txt": "\n".join(editable)})
 

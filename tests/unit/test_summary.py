@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from frostfork.airflow.measure.phases import LEARNING_ROUNDS, round_of, sampling_done, sampling_due
@@ -23,7 +25,7 @@ ROUNDS = 2
 
 
 def _parse(path: str, end: float, seconds: float = 1.0, **counters: float) -> Parse:
-    values = {"cpu": 0.0, "faults": 0.0, "manager_cpu": 0.0, **counters}
+    values = {"cpu": 0.0, "faults": 0.0, "manager_cpu": 0.0, "child_seconds": seconds / 2, **counters}
     return Parse(path, int(end * 10), end - seconds, end, seconds, **values)
 
 
@@ -54,6 +56,17 @@ def test_counters_become_differences() -> None:
     first, second = per_child(grown)
     assert (first.cpu, first.faults, first.manager_cpu) == (2.0, 10, 1.0)
     assert (second.cpu, second.faults, second.manager_cpu) == (0.5, 15, 3.0)
+
+
+def test_a_childs_own_seconds_are_of_those_that_told_their_end() -> None:
+    measured = Measured()
+    for index in range(6):
+        own = 0.25 if index == 4 else None  # the others were killed
+        parse = _parse("a", index + 1.0)
+        measured.parses.append(replace(parse, child_seconds=own))
+    result = summarize(measured, {}, ROUNDS + 2)
+    assert result["child_seconds"] == pytest.approx(0.25)
+    assert result["spread"]["child_seconds"] == [0.25, 0.25]
 
 
 def test_each_file_weighs_the_same() -> None:

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-import zipfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from frostfork.airflow.folders import UserFolders
+from frostfork.airflow.freshness import Freshness
 from frostfork.airflow.judging import Judging
+from frostfork.airflow.no_database import no_database
+from frostfork.airflow.remembering import Remembering, ledger_path
 from frostfork.airflow.warming import Warming
 from frostfork.airflow.watching import Watching
+from frostfork.canary import Canary
 from frostfork.observe import Observation
 from frostfork.preload import PreloadMode, PreloadPolicy
 from frostfork.preloader import Preloader, find_installed
@@ -36,16 +39,19 @@ class DagFileLearner:
 
     def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
         self._next_look = 0.0
-        self._folders: set[str] = set()
         # By file: parses since one that made the parent import something, and that one.
         self._parses: dict[str, int] = {}
-        policy = PreloadPolicy(
-            installed=find_installed(),
-            mode=PreloadMode(settings.preload),
-            approved=settings.approved,
-            deny=settings.deny,
+        self._imported = False  # since the last result
+        self.folders = UserFolders()
+        self.remembering = Remembering(ledger_path(settings), settings.ledger_days)
+        self.preloader = Preloader(
+            _policy(settings),
+            self.remembering.ledger,
+            canary=_canary(settings),
+            around=no_database,
+            local_names=self.folders.names,
         )
-        self.preloader = Preloader(policy, local_names=self.local_names)
+        self.freshness = Freshness(settings.stale, self.preloader)
         self.warming = Warming(settings.steps, self.preloader.ledger)
         self.watching = Watching()
         self.judging = Judging(settings.blame)
@@ -53,38 +59,19 @@ class DagFileLearner:
             self.add_folder(plugins_folder)
 
     def add_folder(self, folder: str) -> None:
-        """A folder of the users' code: nothing from there may be imported here, by path or by name."""
-        if folder not in self._folders:
-            self._folders.add(folder)
-            excluded = {folder, os.path.realpath(folder), *self.preloader.policy.excluded}
-            self.preloader.policy = replace(self.preloader.policy, excluded=tuple(sorted(excluded)))
+        """A folder of the users' code: nothing from there may be imported here."""
+        if self.folders.add(folder):
+            self.preloader.policy = replace(self.preloader.policy, excluded=self.folders.paths)
 
-    def local_names(self) -> frozenset[str]:
-        """Names that `import` could find in the users' folders, at any depth, since DAG files extend sys.path.
+    def before_fork(self) -> None:
+        """Act on what came to pass since the last fork: a canary's verdicts, new files, changed distributions."""
+        self._import()
+        self._make_room()
+        self.freshness.look()
+        self.warming.run_if_due()
 
-        A parent that had an installed module of such a name would hide the user's from all children.
-        """
-        names: set[str] = set()
-        for folder in self._folders:
-            seen: set[str] = set()
-            # Links are followed, as Airflow does: git-sync shows a repository through one. A link may lead back up.
-            for parent, folders, files in os.walk(folder, followlinks=True):
-                real = os.path.realpath(parent)
-                if real in seen:
-                    folders.clear()
-                    continue
-                seen.add(real)
-                names.update(folders)
-                for file in files:
-                    if file.endswith(".zip"):
-                        names.update(_names_in_zip(os.path.join(parent, file)))
-                names.update(
-                    file.partition(".")[0] for file in files if file.endswith((".py", ".pyc", ".so"))
-                )
-        return frozenset(names)
-
-    def make_room(self) -> None:
-        """Before a fork: let go of installed modules whose names the folders have taken since.
+    def _make_room(self) -> None:
+        """Let go of installed modules whose names the folders have taken since.
 
         At most once a second, and in large folders less often: to look takes no more than a fiftieth of the time.
         """
@@ -107,18 +94,31 @@ class DagFileLearner:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
         try:
             observed = Observation.from_journal(journal)
-            observed.hot_code = [code for code in observed.hot_code if not self._is_local(code[0])]
-            imported = self.preloader.learn(observed, source, budget_seconds=_BUDGET_SECONDS)
-            if imported:
-                log.info("frostfork imported %d modules that %s uses", len(imported), source)
+            observed.hot_code = [code for code in observed.hot_code if not self.folders.hold(code[0])]
+            self.remembering.record(observed, source)
+            self.preloader.record(observed, source)
+            self._import()
+            imported, self._imported = self._imported, False
             self._parses[source] = 1 if imported else self._parses.get(source, 0) + 1
             self.judging.read(journal)
-            self.warming.parsed(bool(imported), len(self._parses))
+            self.warming.parsed(imported, len(self._parses))
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
 
-    def _is_local(self, file: str) -> bool:
-        return any(file.startswith(folder + os.sep) for folder in self.preloader.policy.excluded)
+    def _import(self) -> None:
+        try:
+            imported = self.preloader.advance(budget_seconds=_BUDGET_SECONDS)
+        except Exception:
+            log.exception("frostfork could not import for its children")
+            return
+        if imported:
+            self._imported = True
+            log.info("frostfork imported %d modules that children use", len(imported))
+
+    def close(self) -> None:
+        """At the end: write down what is new, and end a canary that still runs."""
+        self.remembering.save()
+        self.preloader.close()
 
     def summary(self) -> list[str]:
         """What to say at the end."""
@@ -130,11 +130,21 @@ class DagFileLearner:
         return [line for line in (preloaded, self.warming.summary(), self.judging.summary()) if line]
 
 
-def _names_in_zip(path: str) -> set[str]:
-    """Top-level names in an archive, which Airflow puts first on sys.path when it parses it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            tops = {name.partition("/")[0] for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
-        return set()
-    return {top.partition(".")[0] for top in tops}
+def _policy(settings: Settings) -> PreloadPolicy:
+    return PreloadPolicy(
+        installed=find_installed(),
+        mode=PreloadMode(settings.preload),
+        approved=settings.approved,
+        deny=settings.deny,
+        trusted=settings.trust,
+        min_children=settings.min_children,
+        min_files=settings.min_files,
+        max_bytes=settings.max_bytes,
+        max_seconds=settings.max_seconds,
+    )
+
+
+def _canary(settings: Settings) -> Canary | None:
+    if not settings.canary:
+        return None
+    return Canary(seconds=settings.canary_seconds, memory=settings.canary_bytes)

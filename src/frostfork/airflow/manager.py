@@ -31,7 +31,7 @@ from airflow.sdk.execution_time import comms, supervisor
 
 from frostfork._signals import DeferredSignals
 from frostfork.airflow import child_logging
-from frostfork.airflow.command import replace_name
+from frostfork.airflow.command import NewParentError, replace_name
 from frostfork.airflow.decoder import ReadyTypeAdapter, warm_channel
 from frostfork.airflow.learning import DagFileLearner
 from frostfork.airflow.polling import Poll
@@ -94,8 +94,7 @@ class ObservedFileProcess(DagFileProcessorProcess):
         if cls.learner is None:
             return super().start(target=target, bundle_path=bundle_path, **kwargs)
         cls.learner.add_folder(os.fspath(bundle_path))
-        cls.learner.make_room()
-        cls.learner.warming.run_if_due()
+        cls.learner.before_fork()
         with contextlib.suppress(Exception):
             _reseed()
         try:
@@ -176,6 +175,11 @@ class SharedParentManager(DagFileProcessorManager):
             super().purge_inactive_dag_warnings()
 
     def _start_new_processes(self) -> None:
+        if self.learner is not None and self.learner.freshness.wants_new_parent:
+            # Children that still parse have their time limit, and the loop comes here again until the last has ended.
+            if not self._processors:
+                raise NewParentError
+            return
         # Airflow's handlers raise SystemExit. Python runs them in the at-fork hooks if a signal comes during a fork,
         # and drops what a hook raises; or they leave a child that no list has yet.
         with DeferredSignals():
@@ -204,3 +208,9 @@ class SharedParentManager(DagFileProcessorManager):
             for line in self.learner.summary():
                 self.log.info(line)
         super().after_run()
+
+    def end(self) -> None:
+        # Airflow calls it at every end, after_run() at that of a counted run alone.
+        super().end()
+        if self.learner is not None:
+            self.learner.close()

@@ -25,6 +25,11 @@ PRELOAD_MODES = {
     "learned": "whatever children import from installed distributions",
     "off": "nothing",
 }
+STALE = {
+    "warn": "say so in the log, once, and go on",
+    "stop": "say so, preload nothing of it any more, and let children import it themselves where that can be done",
+    "renew": "say so, and when the installation has come to rest start the DAG processor anew, in the same process",
+}
 # The steps of frostfork.warmup that can be chosen: default, and what each does. The rest of a warmup always runs.
 STEPS = {
     "compact_code": (
@@ -85,10 +90,79 @@ def provider_info() -> dict[str, Any]:
                         example="pandas,google.cloud.*",
                     ),
                     "deny": _option(
-                        "Modules that are never imported in the parent, whatever ``preload`` says: those\n"
-                        "that start threads or open connections when they are imported.\n" + _PATTERNS,
+                        "Modules that are never imported in the parent, whatever else says so. What is known\n"
+                        "to be unsafe there is denied without being listed here.\n" + _PATTERNS,
                         default="",
                         example="grpc,torch",
+                    ),
+                    "trust": _option(
+                        "Modules that may be imported in the parent although the canary found something, or\n"
+                        "although they are on frostfork's own list of unsafe ones. ``module:kind`` trusts it in\n"
+                        "that one respect, as ``frostfork airflow explain`` names it. ``deny`` wins.\n"
+                        + _PATTERNS,
+                        default="",
+                        example="mylib.metrics:thread",
+                    ),
+                    "min_children": _option(
+                        "How many children must have imported a module before the parent does.",
+                        default="2",
+                        example="5",
+                        kind="integer",
+                    ),
+                    "min_files": _option(
+                        "How many different DAG files must have imported a module before the parent does: with 2,\n"
+                        "what a single file uses is left to its own parses, however often they come.",
+                        default="1",
+                        example="2",
+                        kind="integer",
+                    ),
+                    "max_megabytes": _option(
+                        "How much memory the parent's preloads may take in all, as children showed it. What saves\n"
+                        "most for its size comes first. 0 is no limit.",
+                        default="1024",
+                        example="400",
+                        kind="integer",
+                    ),
+                    "max_seconds": _option(
+                        "How long the parent's imports may take in all. 0 is no limit.",
+                        default="120",
+                        example="20",
+                        kind="integer",
+                    ),
+                    "canary": _option(
+                        "Whether a sacrificial child imports a module before the parent does. What crashes, hangs,\n"
+                        "exits, starts threads or changes the process there is left to the children.",
+                        default="True",
+                        example="False",
+                        kind="boolean",
+                    ),
+                    "canary_seconds": _option(
+                        "How long a canary may take over one module.",
+                        default="30",
+                        example="60",
+                        kind="integer",
+                    ),
+                    "canary_megabytes": _option(
+                        "How much memory a canary may take.", default="1024", example="4096", kind="integer"
+                    ),
+                    "ledger": _option(
+                        "The file in which it keeps what children imported, so that a new start need not learn\n"
+                        "again: a path, or a name in AIRFLOW_HOME. Several DAG processors may share one. Empty:\n"
+                        "nothing is kept.",
+                        default="frostfork-ledger.json",
+                        example="/var/lib/airflow/frostfork-ledger.json",
+                    ),
+                    "ledger_days": _option(
+                        "What was not used for so many days is forgotten.",
+                        default="14",
+                        example="60",
+                        kind="integer",
+                    ),
+                    "stale": _option(
+                        "What to do when a distribution that the parent imported from changes on disk.\n\n"
+                        + _bullets(STALE),
+                        default="stop",
+                        example="renew",
                     ),
                     "blame": _option(
                         "Judge every n-th parsing child: which shared pages did it copy, and what did it\n"

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from frostfork.airflow.provider import COMPONENTS, PRELOAD_MODES, SECTION, STEPS, provider_info
+from frostfork.airflow.provider import COMPONENTS, PRELOAD_MODES, SECTION, STALE, STEPS, provider_info
 from frostfork.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "is_enabled", "load", "parse"]
 
 _PATTERN = re.compile(r"[\w*?]+(\.[\w*?]+)*")
+_TRUST = re.compile(_PATTERN.pattern + r"(:[a-z_]+)?")
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}  # Airflow's words
 
 
@@ -33,6 +34,17 @@ class Settings:
     preload: str
     approved: tuple[str, ...]
     deny: tuple[str, ...]
+    trust: tuple[str, ...]
+    min_children: int
+    min_files: int
+    max_bytes: int | None
+    max_seconds: int | None
+    canary: bool
+    canary_seconds: int
+    canary_bytes: int
+    ledger: str
+    ledger_days: int
+    stale: str
     steps: tuple[str, ...]
     blame: int
 
@@ -60,6 +72,17 @@ def parse(given: Mapping[str, str]) -> Settings:
         preload=_choice("preload", text["preload"], tuple(PRELOAD_MODES)),
         approved=_patterns("approved", text["approved"]),
         deny=_patterns("deny", text["deny"]),
+        trust=_patterns("trust", text["trust"], _TRUST),
+        min_children=_count("min_children", text["min_children"], least=1),
+        min_files=_count("min_files", text["min_files"], least=1),
+        max_bytes=(_count("max_megabytes", text["max_megabytes"]) << 20) or None,
+        max_seconds=_count("max_seconds", text["max_seconds"]) or None,
+        canary=_boolean("canary", text["canary"]),
+        canary_seconds=_count("canary_seconds", text["canary_seconds"], least=1),
+        canary_bytes=_count("canary_megabytes", text["canary_megabytes"], least=1) << 20,
+        ledger=text["ledger"],
+        ledger_days=_count("ledger_days", text["ledger_days"], least=1),
+        stale=_choice("stale", text["stale"], tuple(STALE)),
         blame=_count("blame", text["blame"]),
         steps=tuple(name for name in STEPS if _boolean(name, text[name])),
     )
@@ -83,10 +106,10 @@ def _boolean(option: str, value: str) -> bool:
     return _BOOLEANS[word]
 
 
-def _count(option: str, value: str) -> int:
+def _count(option: str, value: str, *, least: int = 0) -> int:
     word = value.partition("#")[0].strip()
-    if not re.fullmatch(r"[0-9]{1,9}", word):
-        raise _wrong(option, value, "a whole number, 0 or more")
+    if not re.fullmatch(r"[0-9]{1,9}", word) or int(word) < least:
+        raise _wrong(option, value, f"a whole number, {least} or more")
     return int(word)
 
 
@@ -111,11 +134,14 @@ def _components(option: str, value: str) -> tuple[str, ...]:
     return tuple(name for name in COMPONENTS if name in chosen)
 
 
-def _patterns(option: str, value: str) -> tuple[str, ...]:
+def _patterns(option: str, value: str, allowed: re.Pattern[str] = _PATTERN) -> tuple[str, ...]:
     words = _words(value)
     for word in words:
-        if not _PATTERN.fullmatch(word):
-            raise _wrong(option, value, "a comma-separated list of module names, in which * may stand", word)
+        if not allowed.fullmatch(word):
+            rest = ", each with :KIND if need be" if allowed is _TRUST else ""
+            raise _wrong(
+                option, value, f"a comma-separated list of module names, in which * may stand{rest}", word
+            )
     return words
 
 

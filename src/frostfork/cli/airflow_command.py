@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
+import os
+import sys
+from typing import NoReturn
 
 import click
 
@@ -13,6 +18,8 @@ _OFF = (
     "frostfork is off for the DAG processor, so Airflow's own runs. To switch it on, set [frostfork] enabled = True in "
     "airflow.cfg or AIRFLOW__FROSTFORK__ENABLED=True (and leave dag-processor in [frostfork] components)."
 )
+
+_FILES_SHOWN = 3
 
 
 @click.group()
@@ -36,7 +43,7 @@ def dag_processor(arguments: tuple[str, ...]) -> None:
     configuration switches it on; where it is off, Airflow's own manager runs.
     """
     try:
-        from frostfork.airflow.command import run_dag_processor
+        from frostfork.airflow.command import NewParentError, run_dag_processor
         from frostfork.airflow.settings import load
 
         manager: type
@@ -49,6 +56,56 @@ def dag_processor(arguments: tuple[str, ...]) -> None:
             from airflow.dag_processing.manager import DagFileProcessorManager
 
             manager = DagFileProcessorManager
-        run_dag_processor(arguments, manager)
+        try:
+            run_dag_processor(arguments, manager)
+        except NewParentError:
+            _begin_again()
     except FrostforkError as error:
         raise click.ClickException(str(error)) from error
+
+
+@airflow.command()
+@click.argument("module")
+@click.option(
+    "--canary/--no-canary", default=True, show_default=True, help="Import it in a sacrificial child."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the answer as JSON to standard output.")
+def explain(module: str, canary: bool, as_json: bool) -> None:
+    """Say why the DAG processor's parent does or does not import MODULE.
+
+    It asks the ledger that `frostfork airflow dag-processor` keeps, and the same settings.
+    """
+    from frostfork.airflow.explain import explain as ask
+
+    try:
+        found = ask(module, canary=canary)
+    except FrostforkError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+        return
+    click.echo(f"{found.module} is {'' if found.preload else 'not '}preloaded: {found.reason}.")
+    click.echo(f"  distribution    {found.distribution or 'the standard library, or none'}")
+    click.echo(f"  children        {found.children} of {found.all_children} imported it")
+    shown = ", ".join(found.files[:_FILES_SHOWN]) + (", ..." if len(found.files) > _FILES_SHOWN else "")
+    click.echo(f"  files           {len(found.files)} of {found.all_files}: {shown}")
+    click.echo(
+        f"  its own import  {found.seconds * 1e3:.1f} ms and {found.bytes / 1e6:.1f} MB, what it imports not counted"
+    )
+    click.echo(f"  saving          {found.saving * 1e3:.1f} ms a child, on average over all")
+    if found.findings is None:
+        click.echo("  canary          not asked")
+    for kind, detail in found.findings or ():
+        click.echo(f"  canary          {kind}: {detail}")
+    if found.findings == []:
+        click.echo("  canary          found nothing")
+    click.echo(f"  ledger          {found.ledger}")
+
+
+def _begin_again() -> NoReturn:
+    """Run this command line anew in this process: whoever watches it goes on watching it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # As Python itself was started, -X and -W included; descriptors of Python's making close by themselves.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which modules the parent imports: one question, answered for one module at a time, with the reason."""
+"""Which modules the parent imports: one question, answered with the reason."""
 
 from __future__ import annotations
 
 import enum
-import fnmatch
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from frostfork.preload.ledger import ModuleRecord
+from frostfork.preload.installed import Installed, below
+from frostfork.preload.known import HARMLESS, UNSAFE
+from frostfork.preload.patterns import matches
+from frostfork.preload.planning import Budget, Cost, choose, import_order, mean_bytes
+
+if TYPE_CHECKING:
+    from frostfork.preload.ledger import Ledger, ModuleRecord
+    from frostfork.preload.verdict import Finding, Verdict
+
+__all__ = ["Decision", "Installed", "Plan", "PreloadMode", "PreloadPolicy", "matches"]
 
 # Airflow gives a DAG file's module a name made of its path; a program's own script is nobody else's module.
 _NEVER = ("unusual_prefix_*", "__main__", "__mp_main__")
+_UNSAFE = tuple(entry.pattern for entry in UNSAFE)
 
 
 class PreloadMode(str, enum.Enum):
@@ -27,40 +36,38 @@ class PreloadMode(str, enum.Enum):
 
 
 @dataclass(frozen=True)
-class Installed:
-    """Where installed code lies: folders of site-packages and of the standard library, and their top-level names.
-
-    An editable install, a DAG folder, a zip file or a script's folder is none of these: its files are edited, and a
-    parent that has them imported would go on with the old text.
-    """
-
-    folders: tuple[str, ...]
-    names: frozenset[str]
-
-    def holds(self, module: str, origins: Iterable[str]) -> bool:
-        """Whether a module of this name, found at these places, belongs to an installed distribution.
-
-        No place is a namespace package's; "?" is the place of something that is no module, and nobody's.
-        """
-        return module.partition(".")[0] in self.names and all(
-            origin in ("built-in", "frozen") or _below(origin, self.folders) for origin in origins
-        )
-
-
-@dataclass(frozen=True)
 class Decision:
-    """The answer for one module."""
+    """The answer for one module. saving: seconds that a child is spared on average; bytes: what a child paid for it."""
 
     preload: bool
     reason: str
+    saving: float = 0.0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the parent is to import.
+
+    decisions: one for each module of the ledger. order: what to import, one after the other; what merely comes along is
+    not in it. bytes, seconds: what the parent pays for it all, and for what it preloaded before.
+    """
+
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class PreloadPolicy:
-    """Decides whether a module is worth and safe importing in the parent.
+    """Decides which modules are worth and safe importing in the parent.
 
     approved, deny: patterns such as "pandas" (with all its submodules) or "google.cloud.*". deny wins over all.
     excluded: folders of the user's own code, should they lie inside an installed folder.
+    min_children, min_files: how many children, of how many different files, must have imported a module.
+    max_bytes, max_seconds: what the parent may spend on all preloads together; None is no limit.
+    trusted: patterns "module" or "module:kind", to overrule the shipped list and what was seen of threads and by the canary.
     """
 
     installed: Installed
@@ -68,38 +75,125 @@ class PreloadPolicy:
     approved: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    min_children: int = 1
+    min_files: int = 1
+    max_bytes: int | None = None
+    max_seconds: float | None = None
+    trusted: tuple[str, ...] = ()
 
-    def decide(self, module: ModuleRecord, local_names: frozenset[str] = frozenset()) -> Decision:
-        """local_names: top-level names that the user's own folders define now, which must stay importable."""
+    def decide(
+        self, module: ModuleRecord, local_names: frozenset[str] = frozenset(), verdict: Verdict | None = None
+    ) -> Decision:
+        """The answer for one module by itself: without budgets, and without what it would bring along.
+
+        local_names: top-level names that the user's own folders define now, which must stay importable.
+        """
         if self.mode is PreloadMode.OFF:
             return Decision(False, "preload is off")
-        if matches(module.name, _NEVER):
-            return Decision(False, "the name of a script or DAG file")
-        if matches(module.name, self.deny):
-            return Decision(False, "denied by configuration")
-        if module.children == 0:
-            return Decision(False, f"failed in a child: {module.last_error}")
-        if module.threads:
-            return Decision(False, "its import starts a thread, which forked children would not have")
-        if module.name.partition(".")[0] in local_names:
-            return Decision(False, "the DAG folder has a file or folder of this name")
-        if any(_below(origin, self.excluded) for origin in module.origins):
-            return Decision(False, "lies in a folder of the user's own code")
-        if not self.installed.holds(module.name, module.origins):
-            return Decision(False, "not from an installed distribution")
+        for reason, _ in self._objections(module, local_names, verdict):
+            return Decision(False, reason)
+        return Decision(True, self._welcome)
+
+    def plan(
+        self,
+        ledger: Ledger,
+        *,
+        loaded: Collection[str] = (),
+        preloaded: Collection[str] = (),
+        local_names: frozenset[str] = frozenset(),
+        verdicts: Mapping[str, Verdict] | None = None,
+        refused: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """Decide about all modules of the ledger: the same for the same facts, in whatever order they were learned.
+
+        loaded: what the parent has. preloaded: what of that it owes to earlier plans, which counts against the budgets.
+        refused: what must not be imported for reasons that the caller knows, with these.
+        """
+        records = {record.name: record for record in sorted(ledger, key=lambda record: record.name)}
+        if self.mode is PreloadMode.OFF:
+            return Plan({name: Decision(False, "preload is off") for name in records})
+        loaded, verdicts, refused = frozenset(loaded), verdicts or {}, refused or {}
+        fresh = {name: record for name, record in records.items() if name not in loaded}
+        unwanted: dict[str, str] = {}
+        harmful: dict[str, str] = {}
+        for name, record in fresh.items():
+            if name in refused:
+                unwanted[name] = harmful[name] = refused[name]
+                continue
+            for reason, harms in self._objections(record, local_names, verdicts.get(name)):
+                unwanted.setdefault(name, reason)
+                if harms:
+                    harmful[name] = reason
+                    break
+        before = Cost.of(record for name, record in records.items() if name in loaded and name in preloaded)
+        choice = choose(fresh, unwanted, harmful, Budget(self.max_bytes, self.max_seconds), before)
+
+        def decision(name: str) -> tuple[bool, str]:
+            if name in loaded:
+                mine = name in preloaded
+                return mine, "the parent preloaded it" if mine else "the parent has it without a preload"
+            if name in choice.along:
+                head = choice.along[name]
+                return True, self._welcome if head == name else f"comes along with {head}"
+            return False, choice.refused.get(name) or unwanted[name]
+
+        children = max(1, ledger.children)
+        decisions = {
+            name: Decision(*decision(name), record.seconds / children, mean_bytes(record))
+            for name, record in records.items()
+        }
+        total = before + Cost.of(records[name] for name in choice.along)
+        return Plan(decisions, import_order(choice.along, records), total.bytes, total.nanoseconds / 1e9)
+
+    def tolerates(self, module: str, finding: Finding) -> bool:
+        """Whether what a canary found when it imported a module is no reason against that module."""
+        doer = finding.module or module
+        if self._trusts(module, finding.kind) or self._trusts(doer, finding.kind):
+            return True
+        return any(finding.kind == entry.kind and matches(doer, (entry.pattern,)) for entry in HARMLESS)
+
+    @property
+    def _welcome(self) -> str:
         if self.mode is PreloadMode.APPROVED:
-            if matches(module.name, self.approved):
-                return Decision(True, "approved by configuration")
-            return Decision(False, "not approved by configuration")
-        return Decision(True, "imported by a child from an installed distribution")
+            return "approved by configuration"
+        return "imported by a child from an installed distribution"
 
+    def _objections(
+        self, module: ModuleRecord, local_names: frozenset[str], verdict: Verdict | None
+    ) -> Iterator[tuple[str, bool]]:
+        """All that speaks against a module, in the order of the rules; True: and against whatever imports it, too."""
+        name = module.name
+        if matches(name, self.deny):
+            yield "denied by configuration", True
+        if matches(name, _NEVER):
+            yield "the name of a script or DAG file", False
+        if module.children == 0:
+            yield f"failed in a child: {module.last_error}", False
+        if module.threads and not self._trusts(name, "thread"):
+            yield "its import starts a thread, which forked children would not have", True
+        if name.partition(".")[0] in local_names:
+            yield "the DAG folder has a file or folder of this name", True
+        if any(below(origin, self.excluded) for origin in module.origins):
+            yield "lies in a folder of the user's own code", True
+        if not self.installed.holds(name, module.origins):
+            yield "not from an installed distribution", not self.installed.contains(module.origins)
+        if self.mode is PreloadMode.APPROVED and not matches(name, self.approved):
+            yield "not approved by configuration", False
+        if module.children < self.min_children:
+            yield f"{module.children} children imported it, fewer than min_children = {self.min_children}", False
+        files = max(1, module.files)  # what a child ran may be unknown, but it ran something
+        if files < self.min_files:
+            yield f"{files} files import it, fewer than min_files = {self.min_files}", False
+        if matches(name, _UNSAFE) and not self._trusts(name):
+            reason = next(entry.reason for entry in UNSAFE if matches(name, (entry.pattern,)))
+            yield f"known to be unsafe before a fork: {reason}", True
+        for finding in verdict.findings if verdict is not None else ():
+            if not self.tolerates(name, finding):
+                yield f"in the canary, {finding.module or name} {finding.detail} ({finding.kind})", True
 
-def matches(module: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern names the module or a package above it; `*` and `?` as in file names."""
-    parts = module.split(".")
-    names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
-
-
-def _below(path: str, folders: Iterable[str]) -> bool:
-    return any(path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+    def _trusts(self, module: str, kind: str = "") -> bool:
+        for entry in self.trusted:
+            pattern, _, kinds = entry.partition(":")
+            if kinds in ("", kind) and matches(module, (pattern,)):
+                return True
+        return False

@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes one JSON line for each file that a DAG processor has parsed.
 
-It overrides only the methods that Airflow documents for that, and does the same for Airflow's manager as for
-frostfork's. The file is opened for each line: a descriptor that stays open would be inherited by every child.
+Beside it each child writes a line when its own work ends: the parse's line says when the manager got round to the
+result, which may be much later. Airflow's manager and frostfork's are recorded alike. The file is opened for each line:
+a descriptor that stays open would be inherited by every child.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def recorded(manager: type[Any], record: str) -> type[Any]:
     """Return a subclass of a DagFileProcessorManager class that appends to the file `record`."""
 
     class Recorded(manager):
+        def before_run(self) -> None:
+            _record_children(record)
+            super().before_run()
+
         def handle_parsing_result(self, file: Any, proc: Any, **keywords: Any) -> None:
             # Airflow takes its own duration here too. Storing the result comes after and is not the child's.
             end = time.monotonic()
@@ -66,6 +75,27 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
             )
 
     return Recorded
+
+
+def _record_children(record: str) -> None:
+    """Let each child that parses a file note its end, whatever its class adds to Airflow's."""
+    from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
+
+    start = vars(DagFileProcessorProcess)["start"].__func__
+
+    def recorded_start(
+        cls: type[Any], /, *, target: Callable[[], None] = _parse_file_entrypoint, **options: Any
+    ) -> Any:
+        return start(cls, target=functools.partial(_until_end, target, record), **options)
+
+    setattr(DagFileProcessorProcess, "start", classmethod(recorded_start))  # noqa: B010
+
+
+def _until_end(target: Callable[[], None], record: str) -> None:
+    try:
+        target()
+    finally:
+        _append(record, event="child", pid=os.getpid(), end=time.monotonic())
 
 
 def _append(record: str, **line: object) -> None:

@@ -37,6 +37,7 @@ _ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("seconds a file, mean", "seconds_per_file", _seconds, True),
     ("  median", "seconds_median", _seconds, True),
     ("  95th percentile", "seconds_p95", _seconds, True),
+    ("until a child has parsed", "child_seconds", _seconds, True),
     ("CPU a child", "cpu_seconds", _seconds, True),
     ("manager's CPU a file", "manager_cpu_seconds", _seconds, True),
     ("private memory a child", "private_bytes", _megabytes, True),

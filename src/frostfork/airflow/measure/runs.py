@@ -199,6 +199,7 @@ class _Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read = 0
+        self._ends: dict[int, float] = {}  # of children whose result the manager has not taken yet
 
     def read(self, measured: Measured) -> list[Parse]:
         with self._path.open("rb") as file:
@@ -211,12 +212,14 @@ class _Tail:
             if entry["event"] == "preload":
                 measured.preloaded, measured.refused = entry["preloaded"], entry["refused"]
                 measured.warmups = entry["warmups"]
+            elif entry["event"] == "child":
+                self._ends[entry["pid"]] = entry["end"]
             else:
-                parses.append(_parse(entry))
+                parses.append(_parse(entry, self._ends.pop(entry["pid"], None)))
         return parses
 
 
-def _parse(entry: dict[str, Any]) -> Parse:
+def _parse(entry: dict[str, Any], child_end: float | None) -> Parse:
     return Parse(
         path=entry["path"],
         pid=entry["pid"],
@@ -227,4 +230,5 @@ def _parse(entry: dict[str, Any]) -> Parse:
         faults=entry["children_faults"],
         manager_cpu=entry["own_cpu"],
         dags=entry["dags"],
+        child_seconds=None if child_end is None else child_end - entry["start"],
     )

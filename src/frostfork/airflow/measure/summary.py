@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # What `ratio` compares; `kinds` has the same names.
 FIGURES = (
     "seconds_per_file",
+    "child_seconds",
     "round_seconds",
     "cpu_seconds",
     "private_bytes",
@@ -41,6 +42,7 @@ class Parse:
     """One finished parse. CPU seconds and page faults are the child's own after `per_child`.
 
     `seconds` is what Airflow takes for the file's duration: it ends when the manager gets round to the result.
+    `child_seconds` end with the child's own work; None of a child that ended otherwise, killed or by os._exit().
     """
 
     path: str
@@ -52,6 +54,7 @@ class Parse:
     faults: float
     manager_cpu: float
     dags: int | None = None
+    child_seconds: float | None = None
 
 
 @dataclass
@@ -178,9 +181,11 @@ def _divided(above: float | None, below: float | None) -> float | None:
 
 def _figures(timed: Sequence[Parse], sampled: Sequence[tuple[Parse, ChildMemory]]) -> dict[str, Any]:
     seconds = [parse.seconds for parse in timed]
+    own = [(parse.path, parse.child_seconds) for parse in timed if parse.child_seconds is not None]
     unshared = [(parse.path, child.unshared) for parse, child in sampled if child.unshared is not None]
     return {
         "seconds_per_file": balanced((parse.path, parse.seconds) for parse in timed),
+        "child_seconds": balanced(own),
         "seconds_median": median(seconds) if seconds else None,
         "seconds_p95": percentile(seconds, 0.95) if seconds else None,
         "cpu_seconds": balanced((parse.path, parse.cpu) for parse in timed),
@@ -246,7 +251,9 @@ def _spread(
         return _ends(_round_means([(parse.path, value(parse)) for parse in timed], files))
 
     private: list[tuple[str, float]] = [(parse.path, child.private) for parse, child in sampled]
+    own = [(parse.path, parse.child_seconds) for parse in timed if parse.child_seconds is not None]
     return {
+        "child_seconds": _ends(_round_means(own, files)),
         "seconds_per_file": of_timed(lambda parse: parse.seconds),
         "cpu_seconds": of_timed(lambda parse: parse.cpu),
         "page_faults": of_timed(lambda parse: parse.faults),

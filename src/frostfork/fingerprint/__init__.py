@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process looks like before and after an import.
+
+A probe looks at one thing. Its values are compared first, and put into words only where they differ. The quick probes
+take some 40 microseconds together, so a canary can afford them at the beginning and the end of every import, those
+within others included, and so knows whose own code did something.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frostfork.fingerprint import interpreter, kernel
+from frostfork.fingerprint.interpreter import watch_registrations
+from frostfork.fingerprint.library import RandomStates, deep_probes
+from frostfork.fingerprint.probe import Effect, Probe
+
+__all__ = ["QUICK", "Effect", "Probe", "RandomStates", "compare", "deep_probes", "take", "watch_registrations"]
+
+QUICK = (*kernel.PROBES, *interpreter.PROBES)
+
+
+def take(probes: tuple[Probe, ...]) -> list[Any]:
+    """Look at everything."""
+    return [probe.take() for probe in probes]
+
+
+def compare(probes: tuple[Probe, ...], before: list[Any], after: list[Any]) -> list[Effect]:
+    """Everything that differs, in words."""
+    found: list[Effect] = []
+    for probe, old, new in zip(probes, before, after, strict=True):
+        if old != new:
+            found += probe.explain(old, new)
+    return found
