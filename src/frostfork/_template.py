@@ -54,7 +54,11 @@ class Template:
             import importlib
 
             self.entry = importlib.import_module(command["entry"])
-        self.entry.prepare(command["files"])
+        self.entry.prepare()
+
+    def begin(self, command: dict[str, Any]) -> None:
+        """From here on nothing is imported in this process."""
+        self.entry.begin(command["files"])
         with open(f"{self.folder}/loaded", "w", encoding="utf-8") as file:
             file.write("\n".join(sys.modules))
 
@@ -222,7 +226,11 @@ class _Script:
     """Runs scripts. A file's own name is __mp_main__, as for multiprocessing: what is guarded by __main__ stays out."""
 
     @staticmethod
-    def prepare(files: list[str]) -> None:
+    def prepare() -> None:
+        pass
+
+    @staticmethod
+    def begin(files: list[str]) -> None:
         pass
 
     @staticmethod

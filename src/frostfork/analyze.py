@@ -20,8 +20,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
 from frostfork import _core
@@ -33,7 +33,8 @@ from frostfork.preload import Ledger
 
 _FEWEST = 4  # files that must begin with an import before it is worth trying it
 _MOST = 64  # imports that are tried
-_LEAST_SECONDS = 0.004  # an import that takes less is not shared: a process more takes as long
+_LEAST_SECONDS = 0.02  # an import that takes less is not shared: a process more takes as long
+_SHARING_PAYS = 64  # files
 _START = r"""
 import sys, _frozen_importlib as importlib, _frozen_importlib_external as files
 def load(name, path):
@@ -91,7 +92,6 @@ class Analysis:
 
     ledger: Ledger = field(default_factory=Ledger)
     runs: dict[str, FileRun] = field(default_factory=dict)
-    observed: dict[str, dict[str, float]] = field(default_factory=dict)  # by file: seconds of its modules
     loaded: frozenset[str] = frozenset()
     pairs: list[Pair] = field(default_factory=list)
     files: int = 0
@@ -127,8 +127,11 @@ Progress = Callable[[int, int, str], None]
 class Runner:
     """The template process. A context manager: at its end nothing that was started is left."""
 
-    def __init__(self, limits: Limits, entry: str | None = None) -> None:
-        self._limits = limits
+    def __init__(
+        self, limits: Limits, entry: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.limits = limits
+        self._environment = environment
         self._entry = entry
         self._folder = tempfile.TemporaryDirectory(prefix="frostfork-analyze-")
         self._process: subprocess.Popen[bytes] | None = None
@@ -146,9 +149,10 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
+            env=None if self._environment is None else dict(self._environment),
         )
         # Inherited by every child; in an ordinary user's own processes no one can raise them again.
-        for what, limit in ((resource.RLIMIT_DATA, self._limits.bytes), (resource.RLIMIT_CORE, 0)):
+        for what, limit in ((resource.RLIMIT_DATA, self.limits.bytes), (resource.RLIMIT_CORE, 0)):
             with contextlib.suppress(OSError, ValueError):
                 resource.prlimit(self._process.pid, what, (limit, limit))
         return self
@@ -163,10 +167,14 @@ class Runner:
                 self._errors.close()
             self._folder.cleanup()
 
-    def prepare(self, files: Sequence[str]) -> frozenset[str]:
-        """Returns the modules that the template has; for DAG files those of Airflow's own parent."""
-        command = {"do": "prepare", "entry": self._entry, "files": list(files), "seconds": self._limits.seconds}
-        for line in self._ask(command):
+    def prepare(self) -> None:
+        """Import what a parent of such files has; for DAG files that is Airflow."""
+        for line in self._ask({"do": "prepare", "entry": self._entry, "seconds": self.limits.seconds}):
+            raise AnalyzeError(f"The process to run files from could not be prepared: {line[1]}.")
+
+    def begin(self, files: Sequence[str]) -> frozenset[str]:
+        """Once, before these files are run. Returns the modules that the template has."""
+        for line in self._ask({"do": "begin", "files": list(files)}):
             raise AnalyzeError(f"The process to run files from could not be prepared: {line[1]}.")
         with open(os.path.join(self._folder.name, "loaded"), encoding="utf-8") as file:
             return frozenset(file.read().split("\n"))
@@ -179,11 +187,11 @@ class Runner:
             words = file.read().split("\0")
         return [Script(file, folder) for folder, file in zip(words[0::2], words[1::2], strict=False)]
 
-    def run(self, files: Sequence[Script], roots: Sequence[Piece], jobs: int = 0) -> Iterator[tuple[int, _Result]]:
+    def run(self, files: Sequence[Script], roots: Sequence[Piece]) -> Iterator[tuple[int, _Result]]:
         """Run these pieces; gives each file's place in `files` with its result, in the order in which they end."""
         self.nodes.clear()
         tree = [_as_plain(piece, files) for piece in roots]
-        for line in self._ask({"do": "run", "pieces": tree, "jobs": jobs or self._limits.jobs}):
+        for line in self._ask({"do": "run", "pieces": tree, "jobs": self.limits.jobs}):
             if line[0] == "node":
                 self.nodes[int(line[1])] = (line[2], float(line[3]), float(line[4]), self._read(f"node-{line[1]}")[1])
             elif line[0] == "run":
@@ -274,13 +282,13 @@ def analyze(runner: Runner, files: Sequence[Script], progress: Progress, *, shar
 
 def _analyze(runner: Runner, files: Sequence[Script], progress: Progress, share: bool, found: Analysis) -> None:
     progress(0, len(files), "preparing")
-    found.loaded = runner.prepare([file.path for file in files])
+    found.loaded = runner.begin([file.path for file in files])
     sources = [_source(file.path) for file in files]
     lazy = [tuple(lazy_names(source)) if b"lazy" in source else () for source in sources]
     chosen: dict[int, tuple[Key, ...]] = dict.fromkeys(range(len(files)), ())
-    if share:
+    if share and len(files) >= _SHARING_PAYS:
         chosen = _shared(runner, files, sources, progress)
-    roots = pieces(chosen, 4 * runner._limits.jobs)
+    roots = pieces(chosen, 4 * runner.limits.jobs)
     above = number(roots)
     again: list[int] = list(range(len(files)))
     done = 0
@@ -347,7 +355,6 @@ def _add(
     # The innermost record of a file is what it is imported as; its name is nobody else's module.
     outcome, error = _outcome(result)
     own = {module.name: module.seconds for module in modules if module.error is None}
-    found.observed[file.path] = own
     found.runs[file.path] = FileRun(
         file.path,
         outcome,
@@ -355,7 +362,7 @@ def _add(
         seconds,
         result.cpu + sum(node[2] for node in chain),
         sum(own.values()),
-        sum(getattr(module, "bytes", 0) for module in modules if module.error is None),
+        sum(module.bytes for module in modules if module.error is None),
         len(own),
         len(before),
         lazy,
@@ -381,10 +388,10 @@ def verify(runner: Runner, files: Sequence[Script], modules: Iterable[str], prog
     warmed: dict[int, float] = {}
     roots = [*(Piece(files=[file]) for file in range(len(files)))]
     for into, pieces_ in ((plain, roots), (warmed, [warm])):
-        for file, result in runner.run(files, pieces_, jobs=1):
+        for file, result in runner.run(files, pieces_):
             into[file] = result.cpu
             progress(len(plain) + len(warmed), 2 * len(files), "verifying the estimate")
     return [Pair(files[file].path, plain[file], warmed[file]) for file in sorted(plain.keys() & warmed.keys())]
 
 
-__all__ = ["AnalyzeError", "Analysis", "FileRun", "Limits", "Pair", "Runner", "Script", "analyze", "replace", "verify"]
+__all__ = ["AnalyzeError", "Analysis", "FileRun", "Limits", "Pair", "Runner", "Script", "analyze", "verify"]

@@ -16,7 +16,7 @@ from typing import Any
 _state: dict[str, Any] = {}
 
 
-def prepare(files: list[str]) -> None:
+def prepare() -> None:
     """Import what the DAG processor's manager has when it forks: so what is measured is what a parse adds."""
     from airflow.dag_processing.manager import DagFileProcessorManager
 
@@ -25,19 +25,17 @@ def prepare(files: list[str]) -> None:
     with contextlib.suppress(Exception):  # Airflow makes it at the first fork: 76 modules
         _state["client"] = processor.client
     _state["processor"] = processor
-    if files:
-        from airflow.configuration import conf
-        from airflow.utils.file import iter_airflow_imports
 
-        # Airflow itself imports in its manager what a file names of Airflow, before it forks the file's first child.
-        if conf.getboolean("dag_processor", "parsing_pre_import_modules", fallback=True):
-            for name in sorted({name for file in files for name in _named(iter_airflow_imports, file)}):
-                with contextlib.suppress(Exception):
-                    importlib.import_module(name)
-    import structlog  # noqa: F401 - the child's entry
 
-    from airflow.sdk.execution_time import comms, task_runner  # noqa: F401
+def begin(files: list[str]) -> None:
+    """Import what these files name of Airflow, as the manager does before a file's first child, and freeze."""
+    from airflow.configuration import conf
+    from airflow.utils.file import iter_airflow_imports
 
+    if conf.getboolean("dag_processor", "parsing_pre_import_modules", fallback=True):
+        for name in sorted({name for file in files for name in _named(iter_airflow_imports, file)}):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
     gc.freeze()
 
 

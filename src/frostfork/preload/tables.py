@@ -96,7 +96,8 @@ class Tables:
 
 def fit(pairs: Iterable[tuple[float, float, float]]) -> Estimate:
     """The line through (import seconds, plain CPU seconds, preloaded CPU seconds) of some files, least squares."""
-    points = [(seconds, plain - preloaded) for seconds, plain, preloaded in (pairs := list(pairs))]
+    measured = list(pairs)
+    points = [(seconds, plain - preloaded) for seconds, plain, preloaded in measured]
     if not points:
         return Estimate()
     mean_x, mean_y = fmean(x for x, _ in points), fmean(y for _, y in points)
@@ -108,8 +109,8 @@ def fit(pairs: Iterable[tuple[float, float, float]]) -> Estimate:
         factor,
         mean_y - factor * mean_x,
         len(points),
-        fmean(plain for _, plain, _ in pairs),
-        fmean(preloaded for _, _, preloaded in pairs),
+        fmean(plain for _, plain, _ in measured),
+        fmean(preloaded for _, _, preloaded in measured),
     )
 
 
