@@ -23,7 +23,9 @@ from frostfork.errors import LedgerError
 from frostfork.preload import Plan, PreloadPolicy, codec, tables
 from frostfork.preloader import find_installed
 
-_VERIFIED = 16  # files that are run both ways for the estimate
+# Files that are run both ways for the estimate: as many as this time allows, but at least so many.
+_VERIFY_SECONDS = 20.0
+_VERIFIED = 16
 _AIRFLOW = "frostfork.airflow.analysis"
 
 
@@ -168,13 +170,15 @@ def _verified(
     chosen = [name for name, decision in plan.decisions.items() if decision.preload]
     seconds = tables.preloaded_seconds(found.ledger, chosen)
     good = {path: seconds.get(path, 0.0) for path, run in found.runs.items() if run.outcome in ("ok", "failed")}
-    wanted = set(tables.sample(good, _VERIFIED))
+    mean = sum(found.runs[path].seconds for path in good) / max(1, len(good))
+    wanted = set(tables.sample(good, max(_VERIFIED, int(_VERIFY_SECONDS / max(mean, 0.01)))))
     files = [script for script in scripts if script.path in wanted]
     found.pairs = engine.verify(runner, files, plan.order, shown.progress)
     if len(found.pairs) < len(files):
         found.notes.append(
             "The estimate could not be verified: a parent that imported the plan did not come to run the files."
         )
+        found.pairs = []
         return tables.Estimate()
     return tables.fit((seconds.get(path, 0.0), plain, preloaded) for path, plain, preloaded in found.pairs)
 

@@ -77,51 +77,45 @@ def _tiles(result: Mapping[str, Any]) -> str:
 
 
 def _treemap(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Distribution, package, module. The smallest modules of a package are one tile."""
-    rows = [row for row in result["modules"] if row["children"]]
-    rows.sort(key=lambda row: (-row["seconds"], row["name"]))
-    shown, rest = rows[:_MOST_TILES], rows[_MOST_TILES:]
-    ids: list[str] = []
-    labels: list[str] = []
-    parents: list[str] = []
-    values: dict[str, list[float]] = {"seconds": [], "bytes": []}
-    texts: list[str] = []
-    shades: list[int] = []  # a distribution's tiles have one colour
+    """Distribution, package, module. What is left over of the smallest modules is one tile for each distribution."""
+    rows = sorted(
+        (row for row in result["modules"] if row["children"]), key=lambda row: (-row["seconds"], row["name"])
+    )
+    tiles: dict[str, dict[str, Any]] = {}
 
-    def add(key: str, label: str, parent: str, own: tuple[float, float], shade: int, text: str = "") -> None:
-        ids.append(key)
-        shades.append(shade)
-        labels.append(_label(label))
-        parents.append(parent)
-        values["seconds"].append(own[0])
-        values["bytes"].append(own[1])
-        texts.append(text)
+    def add(key: str, parent: str, label: str, row: Mapping[str, Any], text: str = "") -> None:
+        tile = tiles.get(key)
+        if tile is None:
+            shade = tiles[parent]["shade"] if parent else sum(not each["parent"] for each in tiles.values())
+            tile = {"parent": parent, "label": _label(label), "shade": shade, "text": text, "seconds": 0, "bytes": 0}
+            tiles[key] = tile
+        # Whole numbers: plotly draws nothing where parts are more than their sum.
+        tile["seconds"] += round(row["seconds"] * 1e6)
+        tile["bytes"] += row["bytes"]
 
-    packages: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in shown:
-        packages.setdefault((row["distribution"], _package(row["name"])), []).append(row)
-    for row in rest:
-        packages.setdefault((row["distribution"], "(small modules)"), []).append(row)
-    shade = {name: at for at, name in enumerate(dict.fromkeys(distribution for distribution, _ in packages))}
-    for name, at in shade.items():
-        add(f"d {name}", name, "", (0, 0), at)
-    for (distribution, package), part in packages.items():
-        at = shade[distribution]
-        key = f"p {distribution} {package}"
-        if package == "(small modules)":
-            own = (sum(row["seconds"] for row in part), sum(row["bytes"] for row in part))
-            add(key, package, f"d {distribution}", own, at, f"{len(part):,} modules")
+    for at, row in enumerate(rows):
+        owner, package = row["distribution"], _package(row["name"])
+        above, within = f"d {owner}", f"p {owner} {package}"
+        add(above, "", owner, row)
+        if at >= _MOST_TILES:
+            add(f"r {owner}", above, "small modules", row)
             continue
-        add(key, package, f"d {distribution}", (0, 0), at)
-        for row in part:
-            text = (
-                f"{seconds(row['seconds'])} in {row['files']:,} files, {megabytes(row['bytes'])} each<br>"
-                f"{'preload' if row['preload'] else 'not preloaded'}: {_label(row['reason'])}"
-            )
-            # The package is written above it already.
-            label = row["name"].removeprefix(f"{package}.")
-            add(f"m {row['name']}", label, key, (row["seconds"], row["bytes"]), at, f"{_label(row['name'])}<br>{text}")
-    return {"ids": ids, "labels": labels, "parents": parents, "values": values, "texts": texts, "shades": shades}
+        add(within, above, package, row)
+        text = (
+            f"{_label(row['name'])}<br>{seconds(row['seconds'])} in {row['files']:,} files, {megabytes(row['bytes'])}"
+            f" each<br>{'preload' if row['preload'] else 'not preloaded'}: {_label(row['reason'])}"
+        )
+        # The package is written above it already.
+        add(f"m {row['name']}", within, row["name"].removeprefix(f"{package}."), row, text)
+    return {
+        "ids": list(tiles),
+        "values": {name: [tile[name] for tile in tiles.values()] for name in ("seconds", "bytes")},
+        "shown": {
+            "seconds": [seconds(tile["seconds"] / 1e6) for tile in tiles.values()],
+            "bytes": [megabytes(tile["bytes"]) for tile in tiles.values()],
+        },
+        **{f"{name}s": [tile[name] for tile in tiles.values()] for name in ("parent", "label", "text", "shade")},
+    }
 
 
 def _package(name: str) -> str:

@@ -12,6 +12,7 @@
     paper_bgcolor: color("--page"),
     plot_bgcolor: color("--page"),
     font: { color: color("--text"), family: "system-ui, sans-serif", size: narrow() ? 11 : 13 },
+    dragmode: false, // a finger that moves over a figure scrolls the page
     margin: { t: 8, r: 8, b: 8, l: 8 },
     hoverlabel: { bgcolor: color("--raised"), bordercolor: color("--line"), font: { color: color("--text") }, align: "left" },
     ...more,
@@ -21,7 +22,7 @@
   });
   // Both ends of a scale must stand out from the page, or a small value looks like none.
   const scale = () => dark.matches
-    ? [[0, "#1f3a52"], [0.35, "#2f74a8"], [0.7, "#6cb6f5"], [1, "#e8f4ff"]]
+    ? [[0, "#27496a"], [0.35, "#2f74a8"], [0.7, "#6cb6f5"], [1, "#e8f4ff"]]
     : [[0, "#d3e6f5"], [0.35, "#7fb5dd"], [0.7, "#2474b5"], [1, "#08306b"]];
   const shades = () => dark.matches
     ? ["#2d5b86", "#2f6b5a", "#6b4d86", "#80562f", "#7d3f52", "#47627a", "#5d6530"]
@@ -30,12 +31,15 @@
   function treemap() {
     const figure = data.treemap;
     const trace = {
-      type: "treemap", ids: figure.ids, labels: figure.labels, parents: figure.parents,
-      values: figure.values[measure], customdata: figure.texts, branchvalues: "remainder",
-      hovertemplate: "<b>%{label}</b><br>%{value:.3s}" + (measure === "seconds" ? "s" : "B") + "<br>%{customdata}<extra></extra>",
-      texttemplate: "%{label}<br>%{value:.3s}" + (measure === "seconds" ? "s" : "B"),
-      maxdepth: narrow() ? 2 : 3, tiling: { pad: 1 }, marker: { colors: figure.shades.map((at) => shades()[at % shades().length]), line: { width: 1, color: color("--page") }, pad: { t: 20, l: 2, r: 2, b: 2 } },
-      pathbar: { visible: true, thickness: 24 }, root: { color: color("--page") }, textfont: { color: color("--text") },
+      type: "treemap", ids: figure.ids, labels: figure.labels, parents: figure.parents, branchvalues: "total",
+      values: figure.values[measure], text: figure.shown[measure], customdata: figure.texts,
+      hovertemplate: "<b>%{label}</b>: %{text}<br>%{customdata}<extra></extra>", texttemplate: "%{label}<br>%{text}",
+      maxdepth: narrow() ? 2 : 3, tiling: { pad: 1 }, pathbar: { visible: true, thickness: 24 },
+      root: { color: color("--page") }, textfont: { color: color("--text") },
+      marker: {
+        colors: figure.shades.map((at) => shades()[at % shades().length]),
+        line: { width: 1, color: color("--page") }, pad: { t: 20, l: 2, r: 2, b: 2 },
+      },
     };
     return [[trace], layout({})];
   }
@@ -54,7 +58,9 @@
     const cut = (text, most) => text.length > most ? text.slice(0, most - 1) + "…" : text;
     const [names, wide] = narrow() ? [14, 12] : [30, 26];
     const height = figure.y.length * size + 190;
-    document.getElementById("overlap").style.height = height + "px";
+    const place = document.getElementById("overlap");
+    place.style.height = height + "px";
+    place.style.minWidth = figure.x.length * 20 + (narrow() ? 120 : 320) + "px"; // its box scrolls, not the page
     return [[trace], layout({
       xaxis: axis({ tickmode: "array", tickvals: figure.x.map((_, i) => i), ticktext: figure.x.map((x) => cut(x, wide)), tickangle: -60,
         side: "top", showgrid: false, zeroline: false, fixedrange: true }),

@@ -58,9 +58,7 @@ def assemble(found: Analysis, made: Tables, plan: Plan, policy: PreloadPolicy) -
         "estimate": {
             "saving": made.saving,
             "saving_per_file": made.saving / made.files if made.files else 0.0,
-            "factor": estimate.factor,
-            "constant": estimate.constant,
-            "verified_files": estimate.pairs,
+            "verified_files": len(found.pairs),
             "plain_cpu_seconds": estimate.plain,
             "preloaded_cpu_seconds": estimate.preloaded,
             "pairs": [pair._asdict() for pair in found.pairs],
@@ -156,7 +154,9 @@ def _heads(made: Tables) -> list[str]:
 def seconds(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,.2f} s" if value >= 1 else f"{value * 1000:,.1f} ms"
+    if value < 1:
+        return f"{value * 1000:,.1f} ms"
+    return f"{value:,.2f} s" if value < 100 else f"{value:,.0f} s"
 
 
 def megabytes(value: float) -> str:

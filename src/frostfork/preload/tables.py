@@ -7,6 +7,7 @@ with its mean. bytes are of one child: private memory that it would share instea
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -21,20 +22,30 @@ OWN_CODE = "your own code"
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a preload saves of a file's CPU seconds: `constant`, and `factor` for each second of preloaded imports.
+    """What a preload saves of a file's CPU seconds, by the seconds of its imports that the parent would have.
 
-    pairs: how many files were run both ways to find that; 0 means that it rests on the imports' own seconds alone.
+    points: files that were run both ways: their import seconds, and what they saved. Between two of them it is the
+    straight line, beyond them in proportion. Without any it is the imports' own seconds.
     plain, preloaded: mean CPU seconds of those files, both ways.
     """
 
-    factor: float = 1.0
-    constant: float = 0.0
-    pairs: int = 0
+    points: tuple[tuple[float, float], ...] = ()
     plain: float = 0.0
     preloaded: float = 0.0
 
     def saving(self, import_seconds: float) -> float:
-        return max(0.0, self.constant + self.factor * import_seconds)
+        if not self.points:
+            return import_seconds
+        at = bisect_left(self.points, (import_seconds,))
+        if at == len(self.points):
+            x, y = self.points[-1]
+            return max(0.0, y * import_seconds / x if x > 0 else y)
+        right_x, right_y = self.points[at]
+        if at == 0 or right_x <= import_seconds:
+            return max(0.0, right_y)
+        left_x, left_y = self.points[at - 1]
+        share = (import_seconds - left_x) / (right_x - left_x)
+        return max(0.0, left_y + share * (right_y - left_y))
 
 
 @dataclass(frozen=True)
@@ -95,23 +106,15 @@ class Tables:
 
 
 def fit(pairs: Iterable[tuple[float, float, float]]) -> Estimate:
-    """The line through (import seconds, plain CPU seconds, preloaded CPU seconds) of some files, least squares."""
+    """From files that were run both ways: import seconds, plain CPU seconds, preloaded CPU seconds."""
     measured = list(pairs)
-    points = [(seconds, plain - preloaded) for seconds, plain, preloaded in measured]
-    if not points:
+    if not measured:
         return Estimate()
-    mean_x, mean_y = fmean(x for x, _ in points), fmean(y for _, y in points)
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    factor = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
-    if len(points) < 3 or spread == 0 or factor <= 0:
-        factor = max(0.0, mean_y / mean_x) if mean_x > 0 else 0.0
-    return Estimate(
-        factor,
-        mean_y - factor * mean_x,
-        len(points),
-        fmean(plain for _, plain, _ in measured),
-        fmean(preloaded for _, _, preloaded in measured),
-    )
+    alike: dict[float, list[float]] = {}
+    for seconds, plain, preloaded in measured:
+        alike.setdefault(seconds, []).append(plain - preloaded)
+    points = tuple((seconds, fmean(savings)) for seconds, savings in sorted(alike.items()))
+    return Estimate(points, fmean(each[1] for each in measured), fmean(each[2] for each in measured))
 
 
 def sample(seconds: Mapping[str, float], most: int) -> list[str]:
