@@ -177,7 +177,7 @@ class Template:
         start = time.perf_counter()
         pid = os.fork()
         if pid == 0:
-            self._run(path, root, journal, writer)
+            self._run(number, path, root, journal, writer)
         os.close(writer)
         os.close(journal)
         late, tail = False, b""
@@ -189,33 +189,37 @@ class Template:
         wall = time.perf_counter() - start
         self.say("run", number, status, int(late), wall, cpu, peak, tail[-600:].decode("utf-8", "replace"))
 
-    def _run(self, path: str, root: str, journal: int, stderr: int) -> NoReturn:
+    def _run(self, number: int, path: str, root: str, journal: int, stderr: int) -> NoReturn:
         """The runner: the file as Python would run it, without its end (no atexit functions, no finalizers)."""
         code = 1
         me = os.getpid()
         try:
             os.setsid()
-            for number in (_signal.SIGTERM, _signal.SIGALRM):
-                _signal.signal(number, _signal.SIG_DFL)
+            for signal in (_signal.SIGTERM, _signal.SIGALRM):
+                _signal.signal(signal, _signal.SIG_DFL)
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
             null = os.open("/dev/null", os.O_RDWR)
             for fd, source in ((0, null), (1, null), (2, stderr)):
                 os.dup2(source, fd)
-            journal = _alone(journal)
-            self.core.imports_start(journal)
+            self.core.imports_start(_alone(journal))
             failure = self.entry.run(path, root)
             if os.getpid() == me:
                 self.core.imports_stop()
-                _note(journal, failure)
+                self._note(number, failure)
                 code = 0
         except BaseException as error:
             if os.getpid() == me:
                 self.core.imports_stop()
                 code = 0
                 ended_well = isinstance(error, SystemExit) and error.code in (None, 0)
-                _note(journal, "" if ended_well else _said(error))
+                self._note(number, "" if ended_well else _said(error))
         finally:
             os._exit(code)
+
+    def _note(self, number: int, failure: str) -> None:
+        """By its path: the file that ran may have closed every descriptor."""
+        journal = os.open(f"{self.folder}/run-{number}", os.O_WRONLY | os.O_APPEND)
+        os.write(journal, b"ran\0" + failure.replace("\0", " ").encode("utf-8", "surrogateescape") + b"\0")
 
     def _journal(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -265,10 +269,6 @@ def _said(error: BaseException) -> str:
     except BaseException:
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _note(journal: int, failure: str) -> None:
-    os.write(journal, b"ran\0" + failure.replace("\0", " ").encode("utf-8", "surrogateescape") + b"\0")
 
 
 def _alone(journal: int) -> int:
