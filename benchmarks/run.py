@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import airflow_demo
+import analyze
 import child_start
 import code_learning
 import collapse
@@ -42,6 +43,7 @@ _BENCHMARKS = {
         warmed_rounds,
         child_start,
         code_learning,
+        analyze,
         airflow_demo,
     )
 }

@@ -4,15 +4,15 @@
     template ──fork──▶ keeper ──fork──▶ runner: one file, observed
         └──fork──▶ node: imports what several files begin with ──fork──▶ keeper ──fork──▶ runner
 
-It is started as a program of its own and outside its package: what it has imported, no file is seen to import. Commands
-come on standard input in marshal's form, one at a time; each is answered by lines, of which "done" is the last.
+It is started as a program of its own and outside its package: what it has, no file is seen to import. Commands come on
+standard input in marshal's form, one at a time; each is answered by lines, of which "done" is the last.
 A runner leads a session of its own. Its keeper sees it end, or ends it when its time is over, and with it all that it
-started: orphans become the keeper's children. So no file hangs, outlives its analysis or meets what another left behind.
+started: orphans become the keeper's children. No file hangs, outlives its analysis or meets what another left behind.
 """
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # signal itself would bring enum along
 import _thread
 import marshal
 import os
@@ -187,7 +187,8 @@ class Template:
             status, cpu, peak = _end(pid)
         tail += _rest(reader)
         wall = time.perf_counter() - start
-        self.say("run", number, status, int(late), wall, cpu, peak, tail[-600:].decode("utf-8", "replace"))
+        last = tail.strip().rpartition(b"\n")[2][-400:].decode("utf-8", "replace")
+        self.say("run", number, status, int(late), wall, cpu, peak, last)
 
     def _run(self, number: int, path: str, root: str, journal: int, stderr: int) -> NoReturn:
         """The runner: the file as Python would run it, without its end (no atexit functions, no finalizers)."""
@@ -246,20 +247,23 @@ class _Script:
         pass
 
     @staticmethod
-    def run(path: str, root: str) -> str:
+    def run(path: str, root: str) -> str:  # noqa: ARG004 - Airflow's way needs it
         import _frozen_importlib as importlib
         import _frozen_importlib_external as files
 
         if not getattr(sys.flags, "safe_path", False):
             sys.path.insert(0, os.path.dirname(path))
         sys.argv[:] = [path]
-        spec = files.spec_from_file_location("__mp_main__", path, loader=files.SourceFileLoader("__mp_main__", path))
+        spec = files.spec_from_file_location(
+            "__mp_main__", path, loader=files.SourceFileLoader("__mp_main__", path)
+        )
+        assert spec is not None
         module = importlib.module_from_spec(spec)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
         # Not through the loader: a script's bytecode is not kept, and its folder is left as it is.
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
-        exec(code, module.__dict__)
+        exec(code, module.__dict__)  # noqa: S102
         return ""
 
 
@@ -302,7 +306,9 @@ def _watch(pid: int, reader: int, end: float) -> tuple[bool, bytes]:
             tail = (tail + data)[-_TAIL:]
             if not data:
                 poll.unregister(reader)
-        if process in ready or (process < 0 and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+        if process in ready or (
+            process < 0 and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ):
             return False, tail
 
 
@@ -365,7 +371,7 @@ def _wait_for_all() -> None:
         pass
 
 
-def _stop(number: int, frame: object) -> NoReturn:
+def _stop(*_: object) -> NoReturn:
     _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
     raise _Stop
 
@@ -386,7 +392,7 @@ def main(core: Any) -> None:
     try:
         while True:
             try:
-                command = marshal.load(commands)
+                command = marshal.load(commands)  # noqa: S302 - from the process that started this one
             except EOFError:
                 break
             try:

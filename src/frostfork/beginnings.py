@@ -36,7 +36,7 @@ class Piece:
 
 
 def beginning(source: bytes, local_names: Collection[str]) -> list[Key]:
-    """The imports that a file is sure to do first, but for those of the user's own modules. [] for what is no Python."""
+    """The imports that a file is sure to do first, but for the user's own modules. [] for what is no Python."""
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -71,7 +71,10 @@ def _is_idle(statement: ast.stmt) -> bool:
     match statement:
         case ast.Expr(value=ast.Constant()):
             return True
-        case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value):
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=name), value=value)
+        ):
             return not name.startswith("__") and (value is None or _is_constant(value))
         case ast.FunctionDef(decorator_list=[]) | ast.AsyncFunctionDef(decorator_list=[]):
             return True
@@ -89,7 +92,7 @@ def _is_constant(value: ast.expr) -> bool:
 
 
 def lazy_names(source: bytes) -> list[str]:
-    """Modules that PEP 810 lets a file import lazily: what `__lazy_modules__` lists, and `lazy import` where it parses."""
+    """Modules that a file imports lazily (PEP 810): by `__lazy_modules__`, or `lazy import` where that parses."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -97,15 +100,19 @@ def lazy_names(source: bytes) -> list[str]:
     names: list[str] = []
     for statement in tree.body:
         match statement:
-            case ast.Assign(targets=[ast.Name(id="__lazy_modules__")], value=ast.List(elts=values)) | ast.Assign(
-                targets=[ast.Name(id="__lazy_modules__")], value=ast.Tuple(elts=values) | ast.Set(elts=values)
+            case (
+                ast.Assign(targets=[ast.Name(id="__lazy_modules__")], value=ast.List(elts=values))
+                | ast.Assign(
+                    targets=[ast.Name(id="__lazy_modules__")],
+                    value=ast.Tuple(elts=values) | ast.Set(elts=values),
+                )
             ):
-                names += [value.value for value in values if isinstance(value, ast.Constant)]
+                names += [str(value.value) for value in values if isinstance(value, ast.Constant)]
             case ast.Import(names=aliases) if getattr(statement, "is_lazy", 0):
                 names += [alias.name for alias in aliases]
             case ast.ImportFrom(module=str(module)) if getattr(statement, "is_lazy", 0):
                 names.append(module)
-    return sorted({str(name) for name in names})
+    return sorted(set(names))
 
 
 def candidates(files: Mapping[int, Sequence[Key]], fewest: int, most: int) -> list[Key]:
@@ -132,7 +139,11 @@ def chains(
     for key in sorted(effects):
         same.setdefault(effects[key].modules, key)
     for number, keys in files.items():
-        worth = {same[effects[key].modules] for key in keys if key in effects and effects[key].seconds >= least_seconds}
+        worth = {
+            same[effects[key].modules]
+            for key in keys
+            if key in effects and effects[key].seconds >= least_seconds
+        }
         ranked = sorted(worth, key=lambda key: (-effects[key].seconds, key))
         chosen: list[Key] = []
         known: frozenset[str] = frozenset()

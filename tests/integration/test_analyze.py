@@ -22,6 +22,7 @@ from frostfork.preload import Ledger, codec
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
+
 def write(folder: Path, **files: str) -> Path:
     folder.mkdir(exist_ok=True)
     for name, text in files.items():
@@ -102,7 +103,9 @@ def test_how_a_file_ends_is_told_and_stops_no_other(tmp_path: Path) -> None:
         closes="import os; os.closerange(0, 4096)",
     )
     found = sources(result(folder, "--no-verify", "--timeout", 2, "--memory", 512))
-    outcomes = {name: (source["outcome"], source["error"].partition(":")[0]) for name, source in found.items()}
+    outcomes = {
+        name: (source["outcome"], source["error"].partition(":")[0]) for name, source in found.items()
+    }
     assert outcomes == {
         "good": ("ok", ""),
         "missing": ("failed", "ModuleNotFoundError"),
@@ -122,17 +125,18 @@ def test_how_a_file_ends_is_told_and_stops_no_other(tmp_path: Path) -> None:
 
 
 def test_nothing_of_one_file_reaches_another(tmp_path: Path) -> None:
-    check = """
+    check = f"""
         import os, signal, sys, threading, wave
         assert not hasattr(wave, "touched") and "FROST" not in os.environ and threading.active_count() == 1
-        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL and os.getcwd() == {cwd!r} and "/x" not in sys.path
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+        assert os.getcwd() == {str(tmp_path)!r} and "/x" not in sys.path
         wave.touched = True
         os.environ["FROST"] = "1"
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         os.chdir("/usr")
         sys.path.append("/x")
         threading.Thread(target=threading.Event().wait).start()
-    """.format(cwd=str(tmp_path))
+    """
     folder = write(tmp_path / "jobs", **{f"job{at}": check for at in range(6)})
     found = result(folder, "--no-verify", cwd=tmp_path)
     assert {source["error"] for source in found["sources"]} == {""}
@@ -166,7 +170,11 @@ def test_what_a_file_starts_ends_with_it(tmp_path: Path) -> None:
 def slow_library(folder: Path) -> Path:
     """Modules whose imports take a time that no machine changes much."""
     write(folder, quick="import time; time.sleep(0.05)", broken="import slow\nraise RuntimeError('always')")
-    write(folder / "slow", __init__="import time; time.sleep(0.1)\nimport slow.part", part="import time; time.sleep(0.1)")
+    write(
+        folder / "slow",
+        __init__="import time; time.sleep(0.1)\nimport slow.part",
+        part="import time; time.sleep(0.1)",
+    )
     write(folder / "slow", later="import time; time.sleep(0.1)")
     return folder
 
@@ -181,7 +189,12 @@ def examine(folder: Path, library: Path, *, share: bool) -> Analysis:
 def test_sharing_what_files_begin_with_changes_no_sum(tmp_path: Path) -> None:
     """66 files: sharing pays from 64 on."""
     library = slow_library(tmp_path / "library")
-    kinds = ("import slow", "import slow, quick\nimport slow.later", "import quick\nfrom slow import later", "import csv")
+    kinds = (
+        "import slow",
+        "import slow, quick\nimport slow.later",
+        "import quick\nfrom slow import later",
+        "import csv",
+    )
     texts = {f"job{at:02}": f"{kinds[at % 4]}\nif __name__ == '__main__':\n    later()\n" for at in range(60)}
     texts |= {
         "fails": "import slow\nimport broken",
@@ -247,7 +260,10 @@ def test_a_ledger_is_read_instead(tmp_path: Path) -> None:
     from frostfork.observe import ModuleImport, Observation
 
     known = Ledger()
-    known.record(Observation([ModuleImport("json", json.__file__, 0.0, 0.5, 0.5, None, 4096, 4096)], complete=True), "d.py")
+    known.record(
+        Observation([ModuleImport("json", json.__file__, 0.0, 0.5, 0.5, None, 4096, 4096)], complete=True),
+        "d.py",
+    )
     path = tmp_path / "ledger"
     path.write_bytes(codec.to_bytes(known))
     found = result("--ledger", path)
@@ -282,7 +298,9 @@ def test_a_terminal_gets_tables_and_a_configuration(tmp_path: Path) -> None:
 def test_the_python_configuration_runs(tmp_path: Path) -> None:
     import frostfork
 
-    found = result(write(tmp_path / "jobs", a="import csv, xml.dom.minidom"), "--no-verify", "--deny", "sqlite3")
+    found = result(
+        write(tmp_path / "jobs", a="import csv, xml.dom.minidom"), "--no-verify", "--deny", "sqlite3"
+    )
     names: dict[str, Any] = {"frostfork": frostfork}
     exec(found["configuration"]["python"], names)
     assert {"csv", "xml"} <= set(names["policy"].approved)
@@ -293,7 +311,9 @@ def test_the_python_configuration_runs(tmp_path: Path) -> None:
 def test_an_interrupt_gives_what_is_known(tmp_path: Path, number: int) -> None:
     mark = tmp_path / "reached"
     folder = write(
-        tmp_path / "jobs", a="import csv", z=f"import time\nopen({str(mark)!r}, 'w').close()\ntime.sleep(3602)"
+        tmp_path / "jobs",
+        a="import csv",
+        z=f"import time\nopen({str(mark)!r}, 'w').close()\ntime.sleep(3602)",
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "frostfork", "analyze", "--no-airflow", "--jobs", "1", "--json", str(folder)],

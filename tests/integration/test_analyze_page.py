@@ -16,8 +16,12 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 pytest.importorskip("plotly")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here to open the page with")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium here to open the page with"
+)
 
 NASTY = """<script>alert(1)</script>&"'@@.py"""
 
@@ -77,7 +81,8 @@ def browse(page: Path, width: int, *options: str) -> tuple[dict[str, object], st
     done = subprocess.run(
         [
             CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--allow-file-access-from-files", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking",
+            "--allow-file-access-from-files", "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--disable-background-networking",
             "--enable-logging=stderr", "--virtual-time-budget=60000", "--window-size=2000,1000",
             f"--user-data-dir={page.parent / 'profile'}", *options, "--dump-dom", f"file://{probe}",
         ],

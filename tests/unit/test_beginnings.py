@@ -4,7 +4,15 @@
 from __future__ import annotations
 
 from frostfork.beginnings import (
-    Effect, Key, Piece, beginning, candidates, chains, lazy_names, number, pieces,
+    Effect,
+    Key,
+    Piece,
+    beginning,
+    candidates,
+    chains,
+    lazy_names,
+    number,
+    pieces,
 )  # fmt: skip
 
 
@@ -23,7 +31,10 @@ def test_imports_count_until_something_could_change_what_they_do() -> None:
         "__path__ = []", "del x", "raise SystemExit",
     ):  # fmt: skip
         assert "b" not in keys(f"import a\n{stop}\nimport b\n"), stop
-    assert keys("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import c\nimport b\n") == ["typing", "b"]
+    assert keys("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import c\nimport b\n") == [
+        "typing",
+        "b",
+    ]
 
 
 def test_a_module_of_the_users_own_ends_it_for_nobody_knows_what_that_does() -> None:

@@ -83,9 +83,17 @@ def test_a_sample_reaches_from_the_least_to_the_most() -> None:
 
 
 def test_preloaded_seconds_are_those_of_the_plan() -> None:
-    assert preloaded_seconds(ledger(), {"big"}) == pytest.approx({"one.py": 3.0, "two.py": 3.0, "three.py": 0.0})
+    assert preloaded_seconds(ledger(), {"big"}) == pytest.approx(
+        {"one.py": 3.0, "two.py": 3.0, "three.py": 0.0}
+    )
 
 
 def test_an_empty_ledger_has_empty_tables() -> None:
     found = tables(Ledger(), {}, lambda name, origins: "", Estimate())
-    assert (found.files, found.modules, found.distributions, found.overlap, found.saving) == (0, [], [], [], 0.0)
+    assert (found.files, found.modules, found.distributions, found.overlap, found.saving) == (
+        0,
+        [],
+        [],
+        [],
+        0.0,
+    )

@@ -55,10 +55,9 @@ def list_files(folder: str) -> list[str]:
 
 def run(path: str, root: str) -> str:
     """The child's entry and the parse, as Airflow does both. Returns the first import error's last line, or nothing."""
-    from pydantic import TypeAdapter
-
     from airflow.dag_processing import processor
     from airflow.sdk.execution_time import comms, supervisor
+    from pydantic import TypeAdapter
 
     os.dup2(2, 0)  # where the channel to the manager would be, over which nothing is said here
     supervisor._configure_logs_over_json_channel(os.dup(2))
@@ -66,7 +65,7 @@ def run(path: str, root: str) -> str:
     comms.CommsDecoder[processor.ToDagProcessor, processor.ToManager](
         body_decoder=make[processor.ToDagProcessor](processor.ToDagProcessor)
     )
-    import structlog
+    import structlog  # type: ignore[import-not-found]  # Airflow has it
 
     request = processor.DagFileParseRequest(file=path, bundle_path=root, bundle_name="dags-folder")
     result = processor._parse_file(request, structlog.get_logger(logger_name="task"))

@@ -24,25 +24,45 @@ from frostfork.preload import Plan, PreloadPolicy, codec, tables
 from frostfork.preloader import find_installed
 
 # Files that are run both ways for the estimate: as many as this time allows, but at least so many.
-_VERIFY_SECONDS = 20.0
-_VERIFIED = 16
+_VERIFY_SECONDS = 12.0
+_VERIFIED = 8
 _AIRFLOW = "frostfork.airflow.analysis"
 
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--ledger", type=click.Path(path_type=Path), help="Read what a live processor has learned; run nothing.")
-@click.option("--airflow/--no-airflow", default=None, help="DAG files by Airflow's rules. Default: where files look so.")
-@click.option("--jobs", type=click.IntRange(1), default=None, help="Files at a time.  [default: the processors]")
-@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for one file.")
-@click.option("--memory", type=click.IntRange(64), default=4096, show_default=True, help="MB of data for one process.")
-@click.option("--share/--no-share", default=True, help="Import once what many files begin with.  [default: share]")
-@click.option("--verify/--no-verify", default=True, help="Run some files both ways for the estimate.  [default: verify]")
-@click.option("--deny", multiple=True, metavar="MODULE", help="Never preload this one, with all below. May be repeated.")
-@click.option("--min-files", type=click.IntRange(1), default=1, show_default=True, help="Preload what so many import.")
+@click.option(
+    "--ledger", type=click.Path(path_type=Path), help="Read what a live processor has learned; run nothing."
+)
+@click.option(
+    "--airflow/--no-airflow", default=None, help="DAG files by Airflow's rules. Default: where files look so."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=None, help="Files at a time.  [default: the processors]"
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for one file."
+)
+@click.option(
+    "--memory", type=click.IntRange(64), default=4096, show_default=True, help="MB of data for one process."
+)
+@click.option(
+    "--share/--no-share", default=True, help="Import once what many files begin with.  [default: share]"
+)
+@click.option(
+    "--verify/--no-verify", default=True, help="Run some files both ways for the estimate.  [default: verify]"
+)
+@click.option(
+    "--deny", multiple=True, metavar="MODULE", help="Never preload this one, with all below. May be repeated."
+)
+@click.option(
+    "--min-files", type=click.IntRange(1), default=1, show_default=True, help="Preload what so many import."
+)
 @click.option("--top", type=click.IntRange(0), default=15, show_default=True, help="Lines of each table.")
 @click.option("--json", "as_json", is_flag=True, help="Write all of it as JSON to standard output.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with figures to this file.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with figures to this file."
+)
 @click.pass_context
 def analyze(
     context: click.Context,
@@ -104,7 +124,9 @@ def analyze(
 
 def _check_page(path: Path) -> None:
     if importlib.util.find_spec("plotly") is None:
-        raise click.UsageError("--html needs plotly, which is not installed here: pip install 'frostfork[html]'.")
+        raise click.UsageError(
+            "--html needs plotly, which is not installed here: pip install 'frostfork[html]'."
+        )
     if not path.absolute().parent.is_dir():
         raise click.UsageError(f"--html: there is no folder {path.parent}.")
 
@@ -148,7 +170,9 @@ def _run(
         found = engine.analyze(runner, scripts, shown.progress, share=share)
         if not found.runs and not found.complete:
             raise KeyboardInterrupt
-        local = [names_in(folder) for script in scripts for folder in {script.root, os.path.dirname(script.path)}]
+        local = [
+            names_in(folder) for script in scripts for folder in {script.root, os.path.dirname(script.path)}
+        ]
         plan = policy.plan(found.ledger, loaded=found.loaded, local_names=frozenset().union(*local))
         estimate = tables.Estimate()
         if verify and found.complete:
@@ -169,7 +193,9 @@ def _verified(
     """Run some files both ways; a plan that ends its parent leaves the estimate to the imports' own seconds."""
     chosen = [name for name, decision in plan.decisions.items() if decision.preload]
     seconds = tables.preloaded_seconds(found.ledger, chosen)
-    good = {path: seconds.get(path, 0.0) for path, run in found.runs.items() if run.outcome in ("ok", "failed")}
+    good = {
+        path: seconds.get(path, 0.0) for path, run in found.runs.items() if run.outcome in ("ok", "failed")
+    }
     mean = sum(found.runs[path].seconds for path in good) / max(1, len(good))
     wanted = set(tables.sample(good, max(_VERIFIED, int(_VERIFY_SECONDS / max(mean, 0.01)))))
     files = [script for script in scripts if script.path in wanted]
@@ -195,7 +221,9 @@ def _listed(paths: Sequence[Path]) -> tuple[list[engine.Script], list[str]]:
                 below[:] = sorted(name for name in below if not _is_passed_over(parent, name))
                 for name in sorted(names):
                     if name.endswith(".py"):
-                        found.setdefault(os.path.join(parent, name), engine.Script(os.path.join(parent, name), place))
+                        found.setdefault(
+                            os.path.join(parent, name), engine.Script(os.path.join(parent, name), place)
+                        )
         elif os.path.isfile(place):
             found.setdefault(place, engine.Script(place, os.path.dirname(place)))
         else:
@@ -205,7 +233,11 @@ def _listed(paths: Sequence[Path]) -> tuple[list[engine.Script], list[str]]:
 
 def _is_passed_over(parent: str, name: str) -> bool:
     """Hidden folders, bytecode, and virtual environments."""
-    return name.startswith(".") or name == "__pycache__" or os.path.exists(os.path.join(parent, name, "pyvenv.cfg"))
+    return (
+        name.startswith(".")
+        or name == "__pycache__"
+        or os.path.exists(os.path.join(parent, name, "pyvenv.cfg"))
+    )
 
 
 def _looks_like_airflow(scripts: Sequence[engine.Script]) -> bool:
@@ -252,7 +284,12 @@ class _Shown:
         self._task: TaskID | None = None
         self._what = ""
         if console.is_terminal:
-            columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description:34}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
             self._bar = Progress(*columns, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> _Shown:

@@ -28,7 +28,9 @@ def page(result: Mapping[str, Any]) -> str:
     here = resources.files("frostfork.cli")
     figures = {"treemap": _treemap(result), "overlap": _overlap(result), "scatter": _scatter(result)}
     # "</script>" within a string would end the element.
-    data = json.dumps(figures).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    data = (
+        json.dumps(figures).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
     parts = {
         "STYLE": here.joinpath("analyze_page.css").read_text(encoding="utf-8"),
         "SCRIPT": here.joinpath("analyze_page.js").read_text(encoding="utf-8"),
@@ -68,7 +70,11 @@ def _tiles(result: Mapping[str, Any]) -> str:
         (f"{result['files']:,}", "files", ""),
         (seconds(result["import_seconds"]), "imports, all files", ""),
         (seconds(estimate["saving_per_file"]), "saved a file", share),
-        (f"{plan['modules']:,}", "modules to preload", f"{seconds(plan['seconds'])}, {megabytes(plan['bytes'])}"),
+        (
+            f"{plan['modules']:,}",
+            "modules to preload",
+            f"{seconds(plan['seconds'])}, {megabytes(plan['bytes'])}",
+        ),
     )
     return "".join(
         f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span><small>{html.escape(more)}</small></div>"
@@ -87,7 +93,14 @@ def _treemap(result: Mapping[str, Any]) -> dict[str, Any]:
         tile = tiles.get(key)
         if tile is None:
             shade = tiles[parent]["shade"] if parent else sum(not each["parent"] for each in tiles.values())
-            tile = {"parent": parent, "label": _label(label), "shade": shade, "text": text, "seconds": 0, "bytes": 0}
+            tile = {
+                "parent": parent,
+                "label": _label(label),
+                "shade": shade,
+                "text": text,
+                "seconds": 0,
+                "bytes": 0,
+            }
             tiles[key] = tile
         # Whole numbers: plotly draws nothing where parts are more than their sum.
         tile["seconds"] += round(row["seconds"] * 1e6)
@@ -114,7 +127,10 @@ def _treemap(result: Mapping[str, Any]) -> dict[str, Any]:
             "seconds": [seconds(tile["seconds"] / 1e6) for tile in tiles.values()],
             "bytes": [megabytes(tile["bytes"]) for tile in tiles.values()],
         },
-        **{f"{name}s": [tile[name] for tile in tiles.values()] for name in ("parent", "label", "text", "shade")},
+        **{
+            f"{name}s": [tile[name] for tile in tiles.values()]
+            for name in ("parent", "label", "text", "shade")
+        },
     }
 
 
@@ -146,13 +162,13 @@ def _cut(name: str) -> str:
 
 def _overlap_note(result: Mapping[str, Any]) -> str:
     rows, columns = len(result["overlap"]), len(result["distributions"])
-    parts = [
-        "Files that import from the same distributions share a line (+2: and two more). A cell is the seconds that such"
-        " a file spends importing from the distribution."
-    ]
+    first = "Files that import from the same distributions share a line (+2: and two more)."
+    parts = [first, "A cell is the seconds that such a file spends importing from the distribution."]
     if rows > _MOST_ROWS:
         held = sum(len(row["files"]) for row in result["overlap"][_MOST_ROWS:])
-        parts.append(f"The {_MOST_ROWS} lines with most seconds are shown; {held:,} files are in {rows - _MOST_ROWS} others.")
+        parts.append(
+            f"The {_MOST_ROWS} lines with most seconds are shown; {held:,} files are in {rows - _MOST_ROWS} others."
+        )
     if columns > _MOST_COLUMNS:
         parts.append(f"The {_MOST_COLUMNS} distributions that matter most are shown, of {columns}.")
     return " ".join(parts)
@@ -177,7 +193,8 @@ def _tables(result: Mapping[str, Any]) -> str:
     short = short_paths([source["path"] for source in result["sources"]])
     modules = [
         (row["name"], row["distribution"], _count(row["files"]), _percent(row["overlap"]), _time(row["seconds"]),
-         _time(row["cumulative"]), _size(row["bytes"]), _time(row["saving"]), "yes" if row["preload"] else "no", row["reason"])
+         _time(row["cumulative"]), _size(row["bytes"]), _time(row["saving"]),
+         "yes" if row["preload"] else "no", row["reason"])
         for row in result["modules"]
     ]  # fmt: skip
     distributions = [
@@ -186,8 +203,9 @@ def _tables(result: Mapping[str, Any]) -> str:
         for row in result["distributions"]
     ]  # fmt: skip
     files = [
-        (short[row["path"]], row["outcome"], _time(row["seconds"]), _time(row["cpu_seconds"]), _time(row["import_seconds"]),
-         _size(row["bytes"]), _count(row["modules"]), _time(row["saving"]), ", ".join(row["lazy"]), row["error"])
+        (short[row["path"]], row["outcome"], _time(row["seconds"]), _time(row["cpu_seconds"]),
+         _time(row["import_seconds"]), _size(row["bytes"]), _count(row["modules"]), _time(row["saving"]),
+         ", ".join(row["lazy"]), row["error"])
         for row in result["sources"]
     ]  # fmt: skip
     return (
@@ -220,7 +238,9 @@ def _size(value: int) -> _Cell:
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[_Cell]]) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in heads)
+    head = "".join(
+        f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in heads
+    )
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:_MOST_LINES])
     note = f"<p>The first {_MOST_LINES:,} of {len(rows):,}.</p>" if len(rows) > _MOST_LINES else ""
     return (

@@ -173,8 +173,9 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     ]
     plan, estimate = result["plan"], result["estimate"]
     lines.append(
-        f"A parent that preloads {plan['modules']:,} modules, in {seconds(plan['seconds'])} and {megabytes(plan['bytes'])},"
-        f" would save {seconds(estimate['saving_per_file'])} of CPU time a file, {seconds(estimate['saving'])} in all."
+        f"A parent that preloads {plan['modules']:,} modules, in {seconds(plan['seconds'])} and"
+        f" {megabytes(plan['bytes'])}, would save {seconds(estimate['saving_per_file'])} of CPU time a file,"
+        f" {seconds(estimate['saving'])} in all."
     )
     if estimate["verified_files"]:
         plain, preloaded = estimate["plain_cpu_seconds"], estimate["preloaded_cpu_seconds"]
@@ -187,7 +188,9 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     lazy = [source for source in sources if source["lazy"]]
     if lazy:
         names = sorted({name for source in lazy for name in source["lazy"]})
-        lines.append(f"{len(lazy):,} files import lazily (PEP 810), which counts where it happened: {', '.join(names)}.")
+        lines.append(
+            f"{len(lazy):,} files import lazily (PEP 810), which counts where it happened: {', '.join(names)}."
+        )
     return lines + list(result["notes"])
 
 
@@ -200,7 +203,9 @@ def show(result: Mapping[str, Any], console: Console, top: int) -> None:
             console.print()
             console.print(table)
     failed = [row for row in result["sources"] if row["outcome"] not in ("ok", "unknown")]
-    _list(console, "Failed", [(names[row["path"]], f"{row['outcome']}: {row['error']}") for row in failed], top)
+    _list(
+        console, "Failed", [(names[row["path"]], f"{row['outcome']}: {row['error']}") for row in failed], top
+    )
     refused = sorted(result["plan"]["refused"].items(), key=lambda item: (-len(item[1]), item[0]))
     shown = [
         (reason, ", ".join(modules[:4]) + (f" and {len(modules) - 4:,} more" if len(modules) > 4 else ""))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a ledger to the tables that people read: modules, distributions, files, and what a preload would save.
 
-Arithmetic only. Seconds are sums over all files unless a name says otherwise; a file that ran in several children counts
-with its mean. bytes are of one child: private memory that it would share instead.
+Arithmetic only. Seconds are sums over all files unless a name says otherwise; a file that ran in several children
+counts with its mean. bytes are of one child: private memory that it would share instead.
 """
 
 from __future__ import annotations
