@@ -56,6 +56,23 @@ def test_harmless_effects_are_those_of_the_module_that_did_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("module", "kind", "detail", "expected"),
+    [
+        ("any.part", "warnings", "added the filter default::any.errors.AnyWarning", True),
+        ("any.part", "warnings", "added the filter ignore:some: message:any.AnyWarning", True),
+        ("any.part", "warnings", "added the filter default::anything.AnyWarning", False),
+        ("any.part", "warnings", "added the filter ignore::builtins.DeprecationWarning", False),
+        ("any.part", "warnings", "removed the filter default::any.AnyWarning", False),
+        ("any", "thread", "left the native thread 'jemalloc_bg_thd' (7) running", True),
+        ("any", "thread", "left the native thread 'other' (7) running", False),
+        ("any", "atexit", "registered a function for the end of the process (number 3)", True),
+    ],
+)
+def test_what_is_harmless_whoever_does_it(module: str, kind: str, detail: str, expected: bool) -> None:
+    assert POLICY.tolerates("outer", Finding(kind, detail, module)) is expected
+
+
+@pytest.mark.parametrize(
     ("trusted", "expected"),
     [("evil", True), ("evil:thread", True), ("evil:signal", False), ("ev*", True), ("outer", True),
      ("outer:thread", True), ("other", False), ("evil.part", False)],

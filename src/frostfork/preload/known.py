@@ -20,12 +20,16 @@ class Unsafe(NamedTuple):
 
 
 class Harmless(NamedTuple):
-    """An effect of an import, of one of verdict.KINDS, that the canary sees and that does not matter."""
+    """An effect of an import, of one of verdict.KINDS, that the canary sees and that does not matter.
+
+    detail: a pattern for the finding's detail, with {top} for the top-level package of the module that did it.
+    """
 
     pattern: str
     kind: str
     reason: str
     source: str
+    detail: str = "*"
 
 
 _CUDA = "it opens a CUDA context, which no forked child can use"
@@ -82,12 +86,15 @@ HARMLESS: tuple[Harmless, ...] = (
              "https://docs.python.org/3/library/atexit.html"),
     Harmless("numpy", "thread", _OPENBLAS, "https://github.com/OpenMathLib/OpenBLAS/pull/343"),
     Harmless("scipy", "thread", _OPENBLAS, "https://github.com/OpenMathLib/OpenBLAS/pull/343"),
-    Harmless("pyarrow", "thread", "jemalloc's thread only returns memory early; children go on without it",
-             "https://github.com/jemalloc/jemalloc/issues/2125"),
+    Harmless("*", "thread", "jemalloc's thread only returns memory early; children go on without it",
+             "https://github.com/jemalloc/jemalloc/issues/2125", "left the native thread 'jemalloc_bg_thd' *"),
+    Harmless("*", "warnings", "it adds a filter for its own category, which only its own code warns of",
+             "https://docs.python.org/3/library/warnings.html", "added the filter *:{top}.*"),
+    Harmless("botocore", "warnings", _FILTERS,
+             "https://github.com/boto/botocore/blob/develop/botocore/httpsession.py"),
     Harmless("numpy", "warnings", _FILTERS, "https://github.com/numpy/numpy/blob/main/numpy/__init__.py"),
     Harmless("scipy", "warnings", _FILTERS, "https://github.com/scipy/scipy/blob/main/scipy/special/_sf_error.py"),
     Harmless("requests", "warnings", _FILTERS, "https://github.com/psf/requests/blob/main/src/requests/__init__.py"),
-    Harmless("urllib3", "warnings", _FILTERS, "https://github.com/urllib3/urllib3/blob/main/src/urllib3/__init__.py"),
     Harmless("random", "at_fork", "it seeds itself anew in each child",
              "https://github.com/python/cpython/blob/main/Lib/random.py"),
     Harmless("logging", "at_fork", _OWN_FORK, "https://github.com/python/cpython/blob/main/Lib/logging/__init__.py"),
@@ -97,6 +104,16 @@ HARMLESS: tuple[Harmless, ...] = (
              "https://github.com/python/cpython/blob/main/Lib/concurrent/futures/thread.py"),
     Harmless("fsspec.spec", "at_fork", _OWN_FORK,
              "https://github.com/fsspec/filesystem_spec/blob/master/fsspec/spec.py"),
+    Harmless("bson", "at_fork", _OWN_FORK, "https://github.com/mongodb/mongo-python-driver/blob/master/bson/__init__.py"),
+    Harmless("pymongo", "at_fork", _OWN_FORK,
+             "https://github.com/mongodb/mongo-python-driver/blob/master/pymongo/synchronous/mongo_client.py"),
+    Harmless("filelock", "at_fork", _OWN_FORK, "https://github.com/tox-dev/filelock/blob/main/src/filelock/_api.py"),
+    Harmless("filelock", "trace", "its audit hook looks at forks alone, and only at locks that are being taken",
+             "https://github.com/tox-dev/filelock/blob/main/src/filelock/_api.py"),
+    Harmless("huggingface_hub", "at_fork", _OWN_FORK,
+             "https://github.com/huggingface/huggingface_hub/blob/main/src/huggingface_hub/utils/_http.py"),
+    Harmless("mlflow", "at_fork", _OWN_FORK,
+             "https://github.com/mlflow/mlflow/blob/master/mlflow/tracing/provider.py"),
     Harmless("joblib", "at_fork", _OWN_FORK,
              "https://github.com/joblib/loky/blob/master/loky/backend/resource_tracker.py"),
     Harmless("matplotlib.font_manager", "at_fork", _OWN_FORK,
@@ -109,6 +126,8 @@ HARMLESS: tuple[Harmless, ...] = (
     Harmless("sklearn", "environment", _KMP, "https://github.com/scikit-learn/scikit-learn/blob/main/sklearn/__init__.py"),
     Harmless("rich.style", "random", "it draws numbers; Python seeds `random` anew in each child",
              "https://github.com/Textualize/rich/blob/master/rich/style.py"),
+    Harmless("tlz", "path", "its finder on sys.meta_path serves tlz alone",
+             "https://github.com/pytoolz/toolz/blob/master/tlz/_build_tlz.py"),
     Harmless("six", "path", "its finder on sys.meta_path serves six.moves alone",
              "https://github.com/benjaminp/six/blob/main/six.py"),
     Harmless("*.six", "path", "its finder on sys.meta_path serves six.moves alone",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import fnmatch
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -151,7 +152,13 @@ class PreloadPolicy:
         doer = finding.module or module
         if self._trusts(module, finding.kind) or self._trusts(doer, finding.kind):
             return True
-        return any(finding.kind == entry.kind and matches(doer, (entry.pattern,)) for entry in HARMLESS)
+        top = doer.partition(".")[0]
+        return any(
+            finding.kind == entry.kind
+            and matches(doer, (entry.pattern,))
+            and fnmatch.fnmatchcase(finding.detail, entry.detail.format(top=top))
+            for entry in HARMLESS
+        )
 
     @property
     def forbidden(self) -> tuple[str, ...]:
