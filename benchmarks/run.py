@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import airflow_demo
+import analyze
 import child_start
 import code_learning
 import collapse
@@ -46,6 +47,7 @@ _BENCHMARKS = {
         code_learning,
         observed_import,
         ledger,
+        analyze,
         airflow_demo,
     )
 }

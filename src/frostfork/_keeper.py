@@ -141,6 +141,7 @@ class Keeper:
 
     def _be_a_canary(self, names: list[str]) -> NoReturn:
         try:
+            silence((self._journal.fileno(),))  # the end of the trial is not a canary's to say
             confine(self._limits, self._parent.blocked)
             refused = refusals(self._records.verdicts.values(), self._conditions.tolerates)
             Tryout(self._journal, self._conditions, refused).run(names)

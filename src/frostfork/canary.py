@@ -101,6 +101,7 @@ class Trial:
             raise
         self._records = Records(self._journal)
         self._keeper = 0
+        self._deadline = time.monotonic() + limits.total_seconds + _CLOSE_SECONDS
         if self._ended:
             os.close(done)  # readable at once
             return
@@ -152,7 +153,12 @@ class Trial:
             try:
                 self._ended = os.waitpid(self._keeper, os.WNOHANG)[0] != 0
             except ChildProcessError:  # someone else waits for all children, or wants to know of none
-                self._ended = not _is_there(self._keeper)
+                self._records.read()
+                self._ended = self._records.over or not _is_there(self._keeper)
+            if not self._ended and time.monotonic() > self._deadline:
+                # It was stopped, or hangs in a lock that one of the parent's threads held when it was forked.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._keeper, signal.SIGKILL)
         return self._ended
 
     def wait(self, timeout: float | None = None) -> dict[str, Verdict]:

@@ -162,6 +162,10 @@ EFFECTS = {
     "limit-priority": ("import os\nos.nice(3)", "priority"),
     "patched-function": ("import socket\ndef mine(*a): pass\nsocket.create_connection = mine", "mine"),
     "patched-method": ("import threading\nthreading.Thread.run = lambda self: None", "threading.Thread.run"),
+    "patched-https": (
+        "import ssl\nssl._create_default_https_context = ssl._create_unverified_context",
+        "_create_default_https_context",
+    ),
     "patched-builtin": ("import builtins\nbuiltins._ = str", "builtins._"),
     "patched-stream": ("import sys, io\nsys.stdout = io.StringIO()", "sys.stdout"),
 }

@@ -245,6 +245,21 @@ def test_all_time_is_bounded(modules: Path) -> None:
     assert list(verdicts) == names[: len(verdicts)]
 
 
+def test_a_keeper_that_hangs_is_ended(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stops = hostile.write(
+        modules, "stops", "import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\nwhile True: pass"
+    )
+    monkeypatch.setattr("frostfork.canary._CLOSE_SECONDS", 1.0)
+    before = hostile.state()
+    with Canary(total_seconds=0.5).start([stops]) as trial:
+        verdicts = trial.wait(WAIT)
+    assert [finding.kind for finding in verdicts[stops].findings] == ["crashed"]
+    end = time.monotonic() + 10
+    while hostile.state() != before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert hostile.state() == before
+
+
 def test_a_parent_that_is_killed_leaves_nothing_behind(modules: Path) -> None:
     hang = hostile.write(modules, "hang", "while True: pass")
     pids = run_fresh(f"""

@@ -10,6 +10,7 @@ from frostfork.cli import load_command
 
 _COMMANDS = {
     "airflow": ("frostfork.cli.airflow_command:airflow", "Airflow's components over a shared parent."),
+    "analyze": ("frostfork.cli.analyze_command:analyze", "What files import, and what a preload would save."),
     "blame": ("frostfork.cli.blame_command:blame", "What a program's children copied, and what they wrote."),
     "demo": ("frostfork.cli.demo:demo", "Airflow's DAG processor, stock and with frostfork, side by side."),
     "doctor": ("frostfork.cli.doctor:doctor", "What this kernel, interpreter and container offer."),

@@ -23,6 +23,7 @@ _MODULES = ("builtins", "importlib", "json", "logging", "multiprocessing", "os",
 _CLASSES = (("http.client", "HTTPConnection"), ("json", "JSONDecoder"), ("json", "JSONEncoder"), ("logging", "Handler"),
             ("logging", "Logger"), ("socket", "socket"), ("ssl", "SSLContext"), ("ssl", "SSLSocket"),
             ("subprocess", "Popen"), ("threading", "Thread"))  # fmt: skip
+_PRIVATE = ("_create_default_https_context",)  # which many put another in the place of
 _HOOKS = ("excepthook", "unraisablehook", "displayhook", "breakpointhook")  # another probe's
 
 
@@ -57,14 +58,16 @@ def _standard() -> _Standard:
             found[name] = {
                 key: value
                 for key, value in module.__dict__.items()
-                if (key[0] != "_" or name == "builtins")
+                if (key[0] != "_" or name == "builtins" or key in _PRIVATE)
                 and key not in _HOOKS
                 and (callable(value) or key in ("environ", "stdout", "stderr"))
             }
     for name, attribute in _CLASSES:
         kind = getattr(sys.modules.get(name), attribute, None)
         if isinstance(kind, type):
-            found[f"{name}.{attribute}"] = dict(kind.__dict__)
+            # Annotations are made when they are first asked for.
+            values = kind.__dict__.items()
+            found[f"{name}.{attribute}"] = {key: value for key, value in values if "annot" not in key}
     return found
 
 
