@@ -190,6 +190,9 @@ def keep(
         signal.set_wakeup_fd(-1)
         silence((journal.fileno(), done))
         Keeper(journal, names, conditions, limits, parent).run()
+    except BaseException as error:
+        journal.write("error", described(error))
+        raise
     finally:
         try:
             os.write(done, b".")

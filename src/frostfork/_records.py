@@ -2,7 +2,8 @@
 """What canaries and their keeper write into a journal, and how it is read: a word and a text by turns.
 
 canary: another one begins. try NAME: it begins with what was asked for. begin NAME, end NAME: an import, also one
-within another. verdict TEXT. done: the canary ended by its own will. over: all is done.
+within another. verdict TEXT. done: the canary ended by its own will. error TEXT: the keeper could not go on. over: all
+is done.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Records:
         self.stack: list[str] = []  # imports that have begun and not ended
         self.finished = False  # the present canary ended by its own will
         self.over = False  # and the keeper
+        self.error: str | None = None
 
     def read(self) -> None:
         """What is new."""
@@ -55,6 +57,8 @@ class Records:
             self.verdicts.setdefault(verdict.module, verdict)
         elif word == "done":
             self.asked, self.finished = None, True
+        elif word == "error":
+            self.error = text
         elif word == "over":
             self.over = True
 

@@ -81,15 +81,17 @@ class Canary:
 
 
 class Trial:
-    """Some modules that are being tried. verdicts: what is known by the last poll(), by module.
+    """Some modules that are being tried.
 
-    It may hold verdicts for packages and modules that came along, too. Close it, or use it in a `with` block. In a
-    child of the process that began it, it does nothing.
+    verdicts: what is known by the last poll(), by module; packages and modules that came along may be among them.
+    error: why it ended early, if that was no module's doing.
+    Close it, or use it in a `with` block. In a child of the process that began it, it does nothing.
     """
 
     def __init__(self, names: list[str], conditions: Conditions, limits: Limits) -> None:
         self.names = tuple(names)
         self.verdicts: dict[str, Verdict] = {}
+        self.error: str | None = None
         self._owner = os.getpid()
         self._ended = not names
         self._done, done = os.pipe()
@@ -146,6 +148,7 @@ class Trial:
                 self._records.verdicts.setdefault(verdict.module, verdict)
             self._records.over = True
         self.verdicts.update(self._records.verdicts)
+        self.error = self._records.error
         return ended
 
     def _has_ended(self) -> bool:

@@ -149,7 +149,8 @@ class Preloader:
         if ended:
             untried = [name for name in self.trial.names if name not in self.verdicts]
             if len(untried) == len(self.trial.names):  # another trial would end like this one
-                self._failed.update((name, "the canary ended without a verdict") for name in untried)
+                why = f"the canary ended without a verdict: {self.trial.error or 'its time was over'}"
+                self._failed.update((name, why) for name in untried)
             self.close()
         return ended or len(self.verdicts) > before
 

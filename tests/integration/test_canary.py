@@ -10,7 +10,10 @@ import signal
 import socket
 import sys
 import tempfile
+import textwrap
+import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,8 +225,8 @@ def test_the_parent_need_not_wait(modules: Path) -> None:
 
 
 def test_closed_in_the_middle_nothing_goes_on(modules: Path) -> None:
-    body, _ = hostile.EFFECTS["process-daemon"]
-    name = hostile.write(modules, "slow", body + "\ntime.sleep(1000)".replace("\n", "\n        "))
+    body = textwrap.dedent(hostile.EFFECTS["process-daemon"][0])
+    name = hostile.write(modules, "slow", body + "time.sleep(1000)")
     good = hostile.write(modules, "good", "")
     before = hostile.state()
     trial = canary().start([good, name])
@@ -306,6 +309,19 @@ def test_a_parent_may_do_as_it_likes_with_sigchld(modules: Path, action: str) ->
     """) == [[True], True]
 
 
+def test_a_trial_may_begin_in_any_thread(modules: Path) -> None:
+    """And that thread may end before the trial does."""
+    name = hostile.write(modules, "slow", "import time\ntime.sleep(0.1)")
+    trials = []
+    thread = threading.Thread(target=lambda: trials.append(canary().start([name])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that a process with threads forks
+        thread.start()
+        thread.join()
+    with trials[0] as trial:
+        assert trial.wait(WAIT)[name].passed
+
+
 def test_handlers_of_the_parent_run_in_no_canary(modules: Path) -> None:
     """Airflow's end the parent's other children."""
     name = hostile.write(modules, "kills", "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)")
@@ -345,6 +361,22 @@ def test_a_child_leaves_the_trial_alone(modules: Path) -> None:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert trial.wait(WAIT)[slow].passed
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become someone else")
+def test_where_no_canary_can_be_forked_the_trial_says_so() -> None:
+    error, verdicts = run_fresh("""
+        import json, os, resource
+        import frostfork.canary
+        os.setuid(54322)  # the limit does not bind root, and nobody else is this user
+        resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
+        with frostfork.canary.Canary().start(["colorsys"]) as trial:
+            trial.wait(30)
+            assert trial.poll()
+        print(json.dumps([trial.error, list(trial.verdicts)]))
+    """)
+    assert "temporarily unavailable" in error
+    assert verdicts == []
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become someone else")
