@@ -10,23 +10,31 @@ from frostfork.preload.graph import Closures, Weights, importers_first
 from frostfork.preload.ledger import ModuleRecord
 from frostfork.preload.patterns import ancestors
 
-_PAGE = 4096  # a module that is not known to take memory takes some
+_PAGE = 4096  # bytes; memory is taken by the page, and a module that is not known to take any takes one
 
 
 @dataclass(frozen=True)
 class Cost:
     """What imports cost the parent. Whole numbers, whose sums do not depend on the order of adding."""
 
-    bytes: int = 0
-    nanoseconds: int = 0
+    pages: int = 0
+    microseconds: int = 0
 
     @classmethod
     def of(cls, records: Iterable[ModuleRecord]) -> Cost:
         chosen = list(records)
-        return cls(sum(map(_bytes, chosen)), sum(map(_nanoseconds, chosen)))
+        return cls(sum(map(_pages, chosen)), sum(map(_microseconds, chosen)))
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.bytes + other.bytes, self.nanoseconds + other.nanoseconds)
+        return Cost(self.pages + other.pages, self.microseconds + other.microseconds)
+
+    @property
+    def bytes(self) -> int:
+        return self.pages * _PAGE
+
+    @property
+    def seconds(self) -> float:
+        return self.microseconds / 1e6
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,10 @@ class Budget:
                 f"with what it imports it would take {_megabytes(cost.bytes)} of the parent's memory,"
                 f" and {_megabytes(left)} of max_bytes ({_megabytes(self.bytes)}) are left"
             )
-        if self.seconds is not None and total.nanoseconds > self.seconds * 1e9:
-            left_seconds = max(0.0, self.seconds - spent.nanoseconds / 1e9)
+        if self.seconds is not None and total.seconds > self.seconds:
+            left_seconds = max(0.0, self.seconds - spent.seconds)
             return (
-                f"with what it imports it would take the parent {cost.nanoseconds / 1e9:.3f} s,"
+                f"with what it imports it would take the parent {cost.seconds:.3f} s,"
                 f" and {left_seconds:.3f} s of max_seconds ({self.seconds:g} s) are left"
             )
         return None
@@ -155,16 +163,16 @@ class _Sums:
 
     def __init__(self, groups: list[list[str]], records: Mapping[str, ModuleRecord]) -> None:
         costs = [Cost.of(records[name] for name in group) for group in groups]
-        self._bytes = Weights([cost.bytes for cost in costs])
-        self._nanoseconds = Weights([cost.nanoseconds for cost in costs])
-        self._saved = Weights([sum(_total(records[name]) for name in group) for group in groups])
+        self._pages = Weights([cost.pages for cost in costs])
+        self._microseconds = Weights([cost.microseconds for cost in costs])
+        self._saved = Weights([sum(_saved(records[name]) for name in group) for group in groups])
 
     def cost(self, groups: int) -> Cost:
-        return Cost(self._bytes.sum(groups), self._nanoseconds.sum(groups))
+        return Cost(self._pages.sum(groups), self._microseconds.sum(groups))
 
     def worth(self, groups: int) -> float:
-        """What these save in all children, for each byte that they take: divided by the children, it is per child."""
-        return self._saved.sum(groups) / self._bytes.sum(groups)
+        """What these save in all children together, for the memory that they take."""
+        return self._saved.sum(groups) / self._pages.sum(groups)
 
 
 def _ranked(heads: Mapping[int, str], closures: Closures, sums: _Sums | None) -> list[int]:
@@ -174,17 +182,17 @@ def _ranked(heads: Mapping[int, str], closures: Closures, sums: _Sums | None) ->
     return sorted(heads, key=lambda i: (-sums.worth(closures.reached[i]), heads[i]))
 
 
-def _bytes(record: ModuleRecord) -> int:
-    return max(_PAGE, mean_bytes(record))
+def _pages(record: ModuleRecord) -> int:
+    return max(1, -(-mean_bytes(record) // _PAGE))
 
 
-def _total(record: ModuleRecord) -> int:
-    # Seconds were whole nanoseconds once; rounding takes out what adding them up in another order changes.
-    return round(record.seconds * 1e9)
+def _saved(record: ModuleRecord) -> int:
+    """Microseconds, in all children."""
+    return round(record.seconds * 1e6)
 
 
-def _nanoseconds(record: ModuleRecord) -> int:
-    return _total(record) // record.children if record.children else 0
+def _microseconds(record: ModuleRecord) -> int:
+    return _saved(record) // record.children if record.children else 0
 
 
 def _megabytes(count: int) -> str:

@@ -145,7 +145,7 @@ class PreloadPolicy:
             for name, record in records.items()
         }
         total = before + Cost.of(records[name] for name in choice.along)
-        return Plan(decisions, import_order(choice.along, records), total.bytes, total.nanoseconds / 1e9)
+        return Plan(decisions, import_order(choice.along, records), total.bytes, total.seconds)
 
     def tolerates(self, module: str, finding: Finding) -> bool:
         """Whether what a canary found when it imported a module is no reason against that module."""
