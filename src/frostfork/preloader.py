@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PreloadReport", "Preloader", "find_installed", "preload"]
 
+_SECONDS_BETWEEN_PLANS = 0.25
 _Facts = tuple[int, int, bool, bool, int, int]
 
 
@@ -76,6 +77,7 @@ class Preloader:
         self._failed: dict[str, str] = {}
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
+        self._next_plan = 0.0
         self._left = False  # something that was to be imported waits for the next child
 
     def learn(
@@ -143,6 +145,9 @@ class Preloader:
         if self.trial is None:
             return False
         ended = self.trial.poll()
+        if not ended and time.monotonic() < self._next_plan:
+            return False  # each module that passes would be a plan, and the last one is as good as all
+        self._next_plan = time.monotonic() + _SECONDS_BETWEEN_PLANS
         before = len(self.verdicts)
         for name, verdict in self.trial.verdicts.items():
             self.verdicts.setdefault(name, verdict)

@@ -35,8 +35,8 @@ _BUDGET_SECONDS = 5.0
 # Before the first fork nobody waits yet, and each module that is there by then is one that no child imports.
 _BEGIN_SECONDS = 60.0
 
-# To note which code runs costs a parse some milliseconds. It is done once the parent has all that a file imports, for an
-# import runs much code that later parses will not; and now and then later.
+# To note which code runs costs a parse some milliseconds. It is done once the parent has all that a file imports, since
+# an import runs much code that later parses will not; and now and then later.
 CODE_EVERY = 50
 
 
