@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
+    from frostfork.staleness import DistributionChange, InstalledWatch
 
 __version__ = "0.1.0"
 
@@ -49,10 +50,12 @@ __all__ = [
     "ConfigurationError",
     "CopyReport",
     "Decision",
+    "DistributionChange",
     "Finding",
     "FrostforkError",
     "Installation",
     "Installed",
+    "InstalledWatch",
     "Journal",
     "Ledger",
     "LedgerError",
@@ -101,6 +104,7 @@ _LATER = {
         "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
+    "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
 }
 
 
