@@ -70,13 +70,22 @@ def _named(tops: dict[str, list[Distribution]]) -> dict[str, str | None]:
 
 def _name(distribution: Distribution) -> str:
     # Distribution.name would parse the whole of a README that may be long.
-    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    text = _text(distribution, "METADATA") or _text(distribution, "PKG-INFO")
     found = _NAME.search(text)
     return found.group(1) if found else "?"
 
 
+def _text(distribution: Distribution, file: str) -> str:
+    """One file of the metadata; "" for one that is not there."""
+    try:
+        return distribution.read_text(file) or ""
+    except UnicodeDecodeError:  # of a tool that is older than the rule
+        folder = getattr(distribution, "_path", None)
+        return "" if folder is None else str(folder.joinpath(file).read_text(encoding="latin-1"))
+
+
 def _record(distribution: Distribution) -> Iterable[str]:
-    return (line.partition(",")[0] for line in (distribution.read_text("RECORD") or "").splitlines())
+    return (line.partition(",")[0] for line in _text(distribution, "RECORD").splitlines())
 
 
 def _modules(distribution: Distribution, top: str) -> Iterable[str]:
@@ -94,7 +103,7 @@ def _top_level_names(distribution: Distribution) -> set[str]:
 
     importlib.metadata.packages_distributions does the same from 3.11 on; in 3.10 it knows top_level.txt alone.
     """
-    declared = distribution.read_text("top_level.txt")
+    declared = _text(distribution, "top_level.txt")
     if declared:
         return set(declared.split())
     # A module file loses its suffix; a folder has none.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CHECK_SECONDS = 5.0
-_PYTHON = ""  # the name under which the interpreter and its standard library are watched
+PYTHON = ""  # the name under which the interpreter and its standard library are watched
 
 
 class DistributionChange(NamedTuple):
@@ -29,7 +29,7 @@ class DistributionChange(NamedTuple):
     after: str | None
 
     def __str__(self) -> str:
-        if self.name == _PYTHON:
+        if self.name == PYTHON:
             return f"Python {self.before} itself was replaced"
         if self.after is None:
             return f"{self.name} {self.before} was removed"
@@ -51,8 +51,8 @@ class InstalledWatch:
 
     def add(self, distributions: Iterable[str | None]) -> None:
         """Take these as they are on disk now; None is the standard library. Known ones keep their first state."""
-        for name in {_PYTHON if name is None else name for name in distributions} - self._marks.keys():
-            found = _python() if name == _PYTHON else _installed(name)
+        for name in {PYTHON if name is None else name for name in distributions} - self._marks.keys():
+            found = _python() if name == PYTHON else _installed(name)
             if found is not None:
                 version, path = found
                 self._marks[name] = version, path, _mark(path)
@@ -68,7 +68,7 @@ class InstalledWatch:
             if _mark(path) == mark:
                 continue
             importlib.invalidate_caches()  # metadata's too, which otherwise trusts a folder's time of change
-            renewed = _python() if name == _PYTHON else _installed(name)
+            renewed = _python() if name == PYTHON else _installed(name)
             if renewed is not None:
                 self._marks[name] = *renewed, _mark(renewed[1])
                 self._missing.discard(name)
@@ -101,7 +101,8 @@ def _installed(name: str) -> tuple[str, str] | None:
     try:
         distribution = metadata.distribution(name)
         version = distribution.version
-    except (metadata.PackageNotFoundError, OSError, KeyError, TypeError):  # half removed, or half installed
+    except (metadata.PackageNotFoundError, OSError, KeyError, TypeError, ValueError):
+        # Half removed, half installed, or not in UTF-8.
         return None
     folder = getattr(distribution, "_path", None)
     if version is None or folder is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from frostfork.preloader import find_installed
 from frostfork.staleness import InstalledWatch
 
 
@@ -92,3 +93,13 @@ def test_it_looks_no_more_often_than_asked(site: Path) -> None:
     assert watch.changes() == []
     install(site, "2.0")
     assert watch.changes() == []  # within the hour
+
+
+def test_metadata_that_is_not_in_utf8_ends_nothing(site: Path, watch: InstalledWatch) -> None:
+    install(site, "2.0")
+    (metadata,) = site.glob("*/METADATA")
+    metadata.write_bytes(metadata.read_bytes() + "Author: Jörg\n".encode("latin-1"))
+    found = find_installed()
+    assert found.distribution("frozen_peas") == "frozen_peas"
+    watch.add(["frozen_peas"])
+    watch.changes()

@@ -52,9 +52,12 @@ class UserFolders:
 
 def _names_in_zip(path: str) -> set[str]:
     """Top-level names in an archive, which Airflow puts first on sys.path when it parses it."""
+    # To open a pipe would wait for its other end.
+    if not os.path.isfile(path):
+        return set()
     try:
         with zipfile.ZipFile(path) as archive:
             tops = {name.partition("/")[0] for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # noqa: S110 - zipfile raises much more than BadZipFile for what it cannot read
         return set()
     return {top.partition(".")[0] for top in tops}

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from frostfork.staleness import InstalledWatch
+from frostfork.staleness import PYTHON, InstalledWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +53,9 @@ class Freshness:
             log.warning("%s after the DAG processor had imported from it", change)
             self._changed = self._clock()
             if self._action == "stop":
-                self._stop(change.name, str(change))
+                self._stop(None if change.name == PYTHON else change.name, str(change))
 
-    def _stop(self, distribution: str, reason: str) -> None:
+    def _stop(self, distribution: str | None, reason: str) -> None:
         gone, kept = self._preloader.let_go(distribution, reason)
         if gone:
             log.warning(

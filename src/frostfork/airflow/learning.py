@@ -76,8 +76,12 @@ class DagFileLearner:
     def before_fork(self) -> None:
         """Act on what came to pass since the last fork: a canary's verdicts, new files, changed distributions."""
         self._note_imports(self.preloader.poll, _BUDGET_SECONDS)
-        self._make_room()
-        self.freshness.look()
+        # What is raised here would leave Airflow's loop, and end it.
+        for act in (self._make_room, self.freshness.look):
+            try:
+                act()
+            except Exception:
+                log.exception("frostfork could not look at what changed on disk")
         self.warming.run_if_due()
 
     def _make_room(self) -> None:
@@ -88,9 +92,11 @@ class DagFileLearner:
         now = time.monotonic()
         if now < self._next_look:
             return
-        forgotten = self.preloader.forget_local()
-        done = time.monotonic()
-        self._next_look = done + max(1.0, 50 * (done - now))
+        try:
+            forgotten = self.preloader.forget_local()
+        finally:
+            done = time.monotonic()
+            self._next_look = done + max(1.0, 50 * (done - now))
         if forgotten:
             log.info(
                 "frostfork let go of %s: the DAG folder has modules of this name now", ", ".join(forgotten)
@@ -136,8 +142,10 @@ class DagFileLearner:
 
     def close(self) -> None:
         """At the end: write down what is new, and end a canary that still runs."""
-        self.remembering.save()
-        self.preloader.close()
+        try:
+            self.remembering.save()
+        finally:
+            self.preloader.close()
 
     def summary(self) -> list[str]:
         """What to say at the end."""
