@@ -64,6 +64,16 @@ class LedgerFile:
                 )
                 return Ledger()
 
+    def peek(self) -> Ledger:
+        """load() for whoever only asks, such as root about another user's file: nothing is renamed or locked.
+
+        Raises LedgerError where load() would set the file aside.
+        """
+        try:
+            return self._read()
+        except _UnusableError as reason:
+            raise LedgerError(f"the ledger {self.path} is not to be used: {reason}") from None
+
     def add(self, new: Ledger, *, forget_before: float | None = None) -> Ledger:
         """Add what is new; returns the whole that is in the file now, with what other processes added.
 

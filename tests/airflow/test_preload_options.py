@@ -173,6 +173,15 @@ def test_explain(place: Place) -> None:
     assert "ff_single is not preloaded" in done.stdout
     assert "min_files" in done.stdout
     assert "not asked" in done.stdout
+    # Asked under another user's name, it leaves the file to its owner, and makes no lock that he could not open.
+    ledger = place.home.path / "frostfork-ledger.json"
+    ledger.chmod(0o620)
+    (place.home.path / f".{ledger.name}.lock").unlink()
+    before = {path.name for path in place.home.path.iterdir()}
+    done = place.explain("ff_shared")
+    assert done.returncode == 1
+    assert "others may write it" in done.stderr
+    assert {path.name for path in place.home.path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

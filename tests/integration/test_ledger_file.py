@@ -241,6 +241,17 @@ def test_a_file_of_another_user_is_not_trusted(path: Path, caplog: pytest.LogCap
     set_aside(path, caplog, f"belongs to user {NOBODY}")
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_whoever_only_asks_leaves_a_file_of_another_user_alone(path: Path) -> None:
+    path.write_bytes(to_bytes(seen("theirs")))
+    path.chmod(0o600)
+    os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(LedgerError, match=f"belongs to user {NOBODY}"):
+        LedgerFile(path).peek()
+    assert beside(path) == {"ledger"}
+
+
 def test_a_link_is_not_followed(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     target = path.parent / "target"
     target.write_bytes(to_bytes(seen("evil")))

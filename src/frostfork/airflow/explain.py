@@ -48,7 +48,7 @@ def explain(module: str, *, canary: bool) -> Explanation:
     path = ledger_path(settings)
     if path is None:
         raise LedgerError("[frostfork] ledger is empty, so nothing is kept of what children imported")
-    learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
+    learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER, asks_only=True)
     for folder in _bundle_folders():
         learner.add_folder(folder)
     local_names = learner.folders.names()

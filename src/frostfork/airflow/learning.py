@@ -43,13 +43,16 @@ CODE_EVERY = 50
 class DagFileLearner:
     """Feeds the children's journals to a Preloader; knows which folders hold the users' own code."""
 
-    def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
+    def __init__(
+        self, settings: Settings, plugins_folder: str | None, *, asks_only: bool = False
+    ) -> None:
+        """asks_only: its file stays as it is, see Remembering."""
         self._next_look = 0.0
         self._seen: set[str] = set()  # files
         self._noted: dict[str, int] = {}  # by file: parses since its code was noted
         self._imported = False  # since the last result
         self.folders = UserFolders()
-        self.remembering = Remembering(ledger_path(settings), settings.ledger_days)
+        self.remembering = Remembering(ledger_path(settings), settings.ledger_days, asks_only=asks_only)
         self.preloader = Preloader(
             _policy(settings),
             self.remembering.ledger,

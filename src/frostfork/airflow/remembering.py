@@ -38,7 +38,8 @@ def ledger_path(settings: Settings) -> str | None:
 class Remembering:
     """The ledger of one DAG processor, and its file."""
 
-    def __init__(self, path: str | None, days: int) -> None:
+    def __init__(self, path: str | None, days: int, *, asks_only: bool = False) -> None:
+        """asks_only: leave the file as it is, and raise LedgerError where it is not to be used."""
         self._file = None if path is None else LedgerFile(path)
         self._seconds_kept = days * _DAY
         self._new = Ledger()
@@ -46,8 +47,10 @@ class Remembering:
         self.ledger = Ledger()
         if self._file is not None:
             try:
-                self.ledger = self._file.load()
+                self.ledger = self._file.peek() if asks_only else self._file.load()
             except (OSError, LedgerError) as error:
+                if asks_only:
+                    raise
                 log.warning("frostfork begins to learn anew: %s", error)
             self.ledger.forget(time.time() - self._seconds_kept)
 
