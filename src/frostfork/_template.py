@@ -388,6 +388,7 @@ def main(core: Any) -> None:
     os.close(null)
     _signal.signal(_signal.SIGTERM, _stop)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    _end_with_parent(core)  # it may be killed, and then nobody reads what is still to be run
     template = Template(sys.argv[1], core, results)
     try:
         while True:

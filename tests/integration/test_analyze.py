@@ -307,7 +307,7 @@ def test_the_python_configuration_runs(tmp_path: Path) -> None:
     assert names["policy"].deny == ("sqlite3",)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_gives_what_is_known(tmp_path: Path, number: int) -> None:
     mark = tmp_path / "reached"
     folder = write(
@@ -329,3 +329,45 @@ def test_an_interrupt_gives_what_is_known(tmp_path: Path, number: int) -> None:
     found = json.loads(out)
     assert found["complete"] is False
     assert [Path(source["path"]).name for source in found["sources"]] == ["a.py"]
+
+
+def test_a_kill_leaves_no_process(tmp_path: Path) -> None:
+    mark = tmp_path / "reached"
+    folder = write(
+        tmp_path / "jobs",
+        **{name: f"import time\nopen({str(mark)!r}, 'a').close()\ntime.sleep(3602)" for name in "abc"},
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "frostfork", "analyze", "--no-airflow", "--jobs", "1", str(folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3  # the template, a keeper, a runner
+    process.kill()
+    process.wait(30)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for left in alive:
+        left.kill()
+    assert not alive
+
+
+def test_a_pipe_among_the_files_blocks_nobody(tmp_path: Path) -> None:
+    folder = write(tmp_path / "jobs", a="import csv")
+    os.mkfifo(folder / "pipe.py")
+    assert result(folder, "--no-verify")["files"] == 1
+
+
+@pytest.mark.parametrize("option", ["--timeout=inf", "--timeout=nan", "--memory=99999999999999999"])
+def test_a_limit_that_is_none(tmp_path: Path, option: str) -> None:
+    assert option[2:].partition("=")[0] in run(write(tmp_path / "jobs", a=""), option, code=2).stderr
+
+
+def test_a_page_that_cannot_be_written_does_not_cost_the_result(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    # /proc takes files of nobody.
+    done = run(write(tmp_path / "jobs", a="import csv"), "--no-verify", "--json", "--html", "/proc/page", code=1)
+    assert "/proc/page cannot be written" in done.stderr
+    assert json.loads(done.stdout)["files"] == 1

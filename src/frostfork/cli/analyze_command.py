@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import signal
 import tempfile
@@ -41,10 +42,10 @@ _AIRFLOW = "frostfork.airflow.analysis"
     "--jobs", type=click.IntRange(1), default=None, help="Files at a time.  [default: the processors]"
 )
 @click.option(
-    "--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for one file."
+    "--timeout", type=click.FloatRange(0.1, 1e6), default=60.0, show_default=True, help="Seconds for one file."
 )
 @click.option(
-    "--memory", type=click.IntRange(64), default=4096, show_default=True, help="MB of data for one process."
+    "--memory", type=click.IntRange(64, 1 << 40), default=4096, show_default=True, help="MB of data for one process."
 )
 @click.option(
     "--share/--no-share", default=True, help="Import once what many files begin with.  [default: share]"
@@ -87,6 +88,8 @@ def analyze(
     """
     if bool(paths) == (ledger is not None):
         raise click.UsageError("Give one or more paths, or else a ledger with --ledger.")
+    if math.isnan(timeout):  # which lies in every range
+        raise click.UsageError("--timeout: nan is no number of seconds.")
     if html is not None:
         _check_page(html)
     policy = PreloadPolicy(installed=find_installed(), deny=deny, min_files=min_files)
@@ -105,21 +108,28 @@ def analyze(
     decisions = {name: (each.preload, each.reason) for name, each in plan.decisions.items()}
     made = tables.tables(found.ledger, decisions, analyze_report.distributions(policy.installed), estimate)
     result = analyze_report.assemble(found, made, plan, policy)
+    unwritten = False
     if html is not None:
         from frostfork.cli.analyze_html import page
 
-        html.write_text(page(result), encoding="utf-8", errors="backslashreplace")
+        try:
+            html.write_text(page(result), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:  # what was found is not lost for that
+            click.echo(f"Error: {html} cannot be written: {error.strerror}.", err=True)
+            unwritten = True
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
         analyze_report.show(result, Console(), top)
-    if html is not None:
+    if html is not None and not unwritten:
         click.echo(f"The page is in {html}.", err=True)
     if not found.complete:
         click.echo(
             f"Interrupted: this is what was known after {len(found.runs)} of {found.files} files.", err=True
         )
         context.exit(128 + signal.SIGINT)
+    if unwritten:
+        context.exit(1)
 
 
 def _check_page(path: Path) -> None:
@@ -220,7 +230,7 @@ def _listed(paths: Sequence[Path]) -> tuple[list[engine.Script], list[str]]:
             for parent, below, names in os.walk(place):
                 below[:] = sorted(name for name in below if not _is_passed_over(parent, name))
                 for name in sorted(names):
-                    if name.endswith(".py"):
+                    if name.endswith(".py") and os.path.isfile(os.path.join(parent, name)):  # a pipe would block
                         found.setdefault(
                             os.path.join(parent, name), engine.Script(os.path.join(parent, name), place)
                         )
@@ -263,16 +273,21 @@ def _environment(stack: contextlib.ExitStack) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end it as Ctrl-C does, so that no process and no folder stays behind."""
+    """Let SIGTERM, and the end of the terminal, end it as Ctrl-C does: no process and no folder stays behind."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # nohup
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Shown:
