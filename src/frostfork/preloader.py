@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["PreloadReport", "Preloader", "find_installed", "preload"]
 
 _SECONDS_BETWEEN_PLANS = 0.25
+# A trial that could not go on is no module's doing: the system may be short of processes, for a moment or for long.
+_FRUITLESS_TRIALS = 5
+_SECONDS_BETWEEN_TRIALS = 60.0
 _Facts = tuple[int, int, bool, bool, int, int]
 
 
@@ -78,6 +81,8 @@ class Preloader:
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
         self._next_plan = 0.0
+        self._fruitless = 0  # trials in a row
+        self._next_trial: float | None = None  # when it is due, after one that was none
         self._left = False  # something that was to be imported waits for the next child
 
     def learn(
@@ -116,7 +121,7 @@ class Preloader:
 
     def _advance(self, news: bool, budget_seconds: float) -> list[str]:
         end = time.monotonic() + budget_seconds
-        if not (self._has_verdicts() or news or self._left):
+        if not (self._has_verdicts() or news or self._left or self._is_trial_due()):
             return []
         local_names = self._local_names()
         self.plan = self._planned(local_names)
@@ -136,9 +141,13 @@ class Preloader:
         for name, decision in self.plan.decisions.items():
             if decision.preload and name in sys.modules:
                 self.report.preloaded.setdefault(name, 0.0)
-        if self.trial is None:
+        if self.trial is None and (self._next_trial is None or self._is_trial_due()):
+            self._next_trial = None
             self._try([name for name in untried if not self._has(name)], deny, local_names)
         return imported
+
+    def _is_trial_due(self) -> bool:
+        return self._next_trial is not None and time.monotonic() >= self._next_trial
 
     def _has_verdicts(self) -> bool:
         """Take in what the canary says, and whether that is something new."""
@@ -153,9 +162,13 @@ class Preloader:
             self.verdicts.setdefault(name, verdict)
         if ended:
             untried = [name for name in self.trial.names if name not in self.verdicts]
-            if len(untried) == len(self.trial.names):  # another trial would end like this one
-                why = f"the canary ended without a verdict: {self.trial.error or 'its time was over'}"
-                self._failed.update((name, why) for name in untried)
+            why = f"the canary ended without a verdict: {self.trial.error or 'its time was over'}"
+            self._fruitless = self._fruitless + 1 if len(untried) == len(self.trial.names) else 0
+            if self._fruitless and (self.trial.error is None or self._fruitless >= _FRUITLESS_TRIALS):
+                self._failed.update((name, why) for name in untried)  # another trial would end like this one
+                self._fruitless = 0
+            elif self._fruitless:
+                self._next_trial = time.monotonic() + _SECONDS_BETWEEN_TRIALS
             self.close()
         return ended or len(self.verdicts) > before
 
@@ -171,7 +184,7 @@ class Preloader:
                 around=self._around,
             )
         except OSError as error:
-            self._left = True
+            self._next_trial = time.monotonic() + _SECONDS_BETWEEN_TRIALS
             self.report.refused.update((name, f"no canary could be started: {error}") for name in names)
 
     def _planned(self, local_names: frozenset[str]) -> Plan:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +154,33 @@ def test_a_canary_that_tells_nothing_is_not_sent_again(library: Path) -> None:
     assert all("canary" in loader.report.refused[name] for name in names)
     assert loader.learn(seen(library, *names)) == []
     assert loader.trial is None
+
+
+def test_a_shortage_of_a_moment_is_held_against_no_module(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frostfork.preloader._SECONDS_BETWEEN_TRIALS", 1.0)
+    (name,) = [hostile.write(library, "unlucky", "")]
+    loader = preloader(library, [name])
+    # Descriptors enough to begin a trial, and none for its keeper.
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(spare) + 1, hard))
+    try:
+        for fd in spare:
+            os.close(fd)
+        loader.learn(seen(library, name))
+        assert loader.trial is not None
+        settled(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert name not in sys.modules
+    end = time.monotonic() + WAIT
+    while name not in sys.modules and time.monotonic() < end and name not in loader.report.refused:
+        loader.poll()
+        time.sleep(0.01)
+    settled(loader)
+    assert name in sys.modules, loader.report.refused
 
 
 def test_a_warmup_tries_first() -> None:
