@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import sys
+import time
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from frostfork.ledger_file import LedgerFile
 from frostfork.observe import ModuleImport, Observation
 from frostfork.preload import PreloadPolicy
 from frostfork.preloader import Preloader, find_installed
@@ -24,6 +27,7 @@ pytest.importorskip("airflow")
 
 from frostfork.airflow.folders import UserFolders  # noqa: E402
 from frostfork.airflow.freshness import Freshness  # noqa: E402
+from frostfork.airflow.remembering import Remembering  # noqa: E402
 
 
 def folders(path: Path) -> UserFolders:
@@ -48,6 +52,20 @@ def test_a_pipe_that_is_named_like_an_archive(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.zip")
     (tmp_path / "local.py").touch()
     assert folders(tmp_path).names() == {"local"}
+
+
+def test_a_ledger_that_another_process_holds_does_not_hold_up_the_manager(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    remembering = Remembering(str(path), 14)
+    remembering.record(Observation([ModuleImport("csv", None, 0.0, 0.01, 0.01, None)]), "a.py")
+    with open(tmp_path / ".ledger.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        start = time.monotonic()
+        remembering.save()
+        assert time.monotonic() - start < 5
+    assert not path.exists()
+    remembering.save()  # nothing was lost
+    assert LedgerFile(path).load().get("csv") is not None
 
 
 class PythonReplaced(InstalledWatch):

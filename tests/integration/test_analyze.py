@@ -368,6 +368,8 @@ def test_a_limit_that_is_none(tmp_path: Path, option: str) -> None:
 def test_a_page_that_cannot_be_written_does_not_cost_the_result(tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     # /proc takes files of nobody.
-    done = run(write(tmp_path / "jobs", a="import csv"), "--no-verify", "--json", "--html", "/proc/page", code=1)
+    done = run(
+        write(tmp_path / "jobs", a="import csv"), "--no-verify", "--json", "--html", "/proc/page", code=1
+    )
     assert "/proc/page cannot be written" in done.stderr
     assert json.loads(done.stdout)["files"] == 1

@@ -58,6 +58,6 @@ def _names_in_zip(path: str) -> set[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             tops = {name.partition("/")[0] for name in archive.namelist()}
-    except Exception:  # noqa: S110 - zipfile raises much more than BadZipFile for what it cannot read
+    except Exception:
         return set()
     return {top.partition(".")[0] for top in tops}

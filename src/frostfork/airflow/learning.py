@@ -43,9 +43,7 @@ CODE_EVERY = 50
 class DagFileLearner:
     """Feeds the children's journals to a Preloader; knows which folders hold the users' own code."""
 
-    def __init__(
-        self, settings: Settings, plugins_folder: str | None, *, asks_only: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, plugins_folder: str | None, *, asks_only: bool = False) -> None:
         """asks_only: its file stays as it is, see Remembering."""
         self._next_look = 0.0
         self._seen: set[str] = set()  # files

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("frostfork.airflow")
 
 _SECONDS_BETWEEN = 60.0
+_LOCK_SECONDS = 1.0  # while it waits for another processor it serves no child, and a minute later is as good
 _DAY = 86_400.0
 
 
@@ -40,7 +41,7 @@ class Remembering:
 
     def __init__(self, path: str | None, days: int, *, asks_only: bool = False) -> None:
         """asks_only: leave the file as it is, and raise LedgerError where it is not to be used."""
-        self._file = None if path is None else LedgerFile(path)
+        self._file = None if path is None else LedgerFile(path, lock_seconds=_LOCK_SECONDS)
         self._seconds_kept = days * _DAY
         self._new = Ledger()
         self._next = time.monotonic() + _SECONDS_BETWEEN

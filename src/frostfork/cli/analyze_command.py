@@ -42,10 +42,18 @@ _AIRFLOW = "frostfork.airflow.analysis"
     "--jobs", type=click.IntRange(1), default=None, help="Files at a time.  [default: the processors]"
 )
 @click.option(
-    "--timeout", type=click.FloatRange(0.1, 1e6), default=60.0, show_default=True, help="Seconds for one file."
+    "--timeout",
+    type=click.FloatRange(0.1, 1e6),
+    default=60.0,
+    show_default=True,
+    help="Seconds for one file.",
 )
 @click.option(
-    "--memory", type=click.IntRange(64, 1 << 40), default=4096, show_default=True, help="MB of data for one process."
+    "--memory",
+    type=click.IntRange(64, 1 << 40),
+    default=4096,
+    show_default=True,
+    help="MB of data for one process.",
 )
 @click.option(
     "--share/--no-share", default=True, help="Import once what many files begin with.  [default: share]"
@@ -230,7 +238,9 @@ def _listed(paths: Sequence[Path]) -> tuple[list[engine.Script], list[str]]:
             for parent, below, names in os.walk(place):
                 below[:] = sorted(name for name in below if not _is_passed_over(parent, name))
                 for name in sorted(names):
-                    if name.endswith(".py") and os.path.isfile(os.path.join(parent, name)):  # a pipe would block
+                    if name.endswith(".py") and os.path.isfile(
+                        os.path.join(parent, name)
+                    ):  # a pipe would block
                         found.setdefault(
                             os.path.join(parent, name), engine.Script(os.path.join(parent, name), place)
                         )
