@@ -31,6 +31,7 @@ _SECONDS_BETWEEN_PLANS = 0.25
 # A trial that could not go on is no module's doing: the system may be short of processes, for a moment or for long.
 _FRUITLESS_TRIALS = 5
 _SECONDS_BETWEEN_TRIALS = 60.0
+_FORBIDDEN = "would import "
 _Facts = tuple[int, int, bool, bool, int, int]
 
 
@@ -81,6 +82,7 @@ class Preloader:
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
         self._next_plan = 0.0
+        self._taken: frozenset[str] = frozenset()  # by the user's folders, when that was asked last
         self._fruitless = 0  # trials in a row
         self._next_trial: float | None = None  # when it is due, after one that was none
         self._left = False  # something that was to be imported waits for the next child
@@ -124,6 +126,14 @@ class Preloader:
         if not (self._has_verdicts() or news or self._left or self._is_trial_due()):
             return []
         local_names = self._local_names()
+        if self._taken - local_names:  # what was refused for the sake of these is free again
+            self.verdicts = {
+                name: verdict
+                for name, verdict in self.verdicts.items()
+                if all(finding.kind != "denied" for finding in verdict.findings)
+            }
+            self._failed = {name: why for name, why in self._failed.items() if not why.startswith(_FORBIDDEN)}
+        self._taken = local_names
         self.plan = self._planned(local_names)
         deny = (*self.policy.forbidden, *refusals(self.verdicts.values(), self.policy.tolerates))
         imported: list[str] = []
@@ -314,7 +324,7 @@ class Preloader:
                 if error is signals.raised:
                     raise
                 if isinstance(error, ForbiddenImport):
-                    self._failed[name] = f"would import {error}"
+                    self._failed[name] = f"{_FORBIDDEN}{error}"
                 else:
                     self._failed[name] = f"failed in the parent: {described(error)}"
                 self.report.refused[name] = self._failed[name]

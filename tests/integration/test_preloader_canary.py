@@ -183,6 +183,22 @@ def test_a_shortage_of_a_moment_is_held_against_no_module(
     assert name in sys.modules, loader.report.refused
 
 
+@pytest.mark.parametrize("canary", [True, False])
+def test_a_name_that_the_folders_give_up_is_no_reason_any_more(library: Path, canary: bool) -> None:
+    below, above = (hostile.write(library, "taken", ""), hostile.write(library, "taker", "import ffc_taken"))
+    taken = {below}
+    policy = PreloadPolicy(Installed((str(library),), frozenset({above, below})))
+    loader = Preloader(policy, canary=Canary() if canary else None, local_names=lambda: frozenset(taken))
+    assert loader.learn(seen(library, above)) == []
+    settled(loader)
+    assert "the DAG folder has" in loader.report.refused[above]
+    taken.clear()
+    loader.learn(seen(library, below, above))
+    settled(loader)
+    assert {above, below} <= set(loader.report.preloaded)
+    assert loader.report.refused == {}
+
+
 def test_a_warmup_tries_first() -> None:
     """One keeper is forked, and a module of the standard library is imported when its canary came back."""
     assert run_fresh("""
