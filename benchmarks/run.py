@@ -20,7 +20,9 @@ import code_learning
 import collapse
 import fork_cost
 import import_time
+import ledger
 import long_life
+import observed_import
 import page_counts
 import parent_leak
 import warmed_child
@@ -43,6 +45,8 @@ _BENCHMARKS = {
         warmed_rounds,
         child_start,
         code_learning,
+        observed_import,
+        ledger,
         analyze,
         airflow_demo,
     )

@@ -3,21 +3,21 @@
 // Growth of private memory, estimated from counters.
 //
 // What an import costs each child is the memory that it has alone: new anonymous pages, and copies of pages that it
-// shared with its parent. That is Private_Dirty in smaps_rollup, which takes the kernel 10 ns a page, a millisecond in a
-// child of 400 MB: too much at the two ends of 500 imports. Two cheap counters come near. statm says how many anonymous
-// pages are present; what it grows by is new. A copied page was present before and after, so it shows only as a fault:
-// the minor faults that neither new anonymous pages nor file pages explain are taken for copies. A fault on a file maps
-// up to 16 pages around it (fault_around_bytes, mm/memory.c), of which 7 to 15 were counted in imports.
+// shared with its parent. That is Private_Dirty in smaps_rollup, which takes the kernel 10 ns a page, a millisecond in
+// a child of 400 MB: too much at the two ends of 500 imports. Two cheap counters come near. statm says how many
+// anonymous pages are present; what it grows by is new. A copied page was present before and after, so it shows only as
+// a fault: the minor faults that neither new anonymous pages nor file pages explain are taken for copies. A fault on a
+// file maps up to 16 pages around it (fault_around_bytes, mm/memory.c), of which 7 to 15 were counted in imports.
 //
 // Clean pages of files, such as the code of shared libraries, are left out. Whether smaps_rollup calls them private
-// depends on whether any other process has the same library mapped at that moment, and however many have, the page cache
-// holds them once.
+// depends on whether any other process has the same library mapped at that moment, and however many have, the page
+// cache holds them once.
 //
 // Sampled at short distances, since the differences are cut off at zero: each sample adds what happened since the last.
 //
 // What it cannot tell: memory that was taken and given back between two samples looks like copies, up to as many pages
-// as the process had at the beginning. Kernels from 6.2 to 6.15 show counters that are up to 32 pages a CPU behind. What
-// other threads do meanwhile counts, too.
+// as the process had at the beginning. Kernels from 6.2 to 6.15 show counters that are up to 32 pages a CPU behind.
+// What other threads do meanwhile counts, too.
 
 #include "os/growth.h"
 

@@ -13,7 +13,8 @@
 //  - frames, generators, coroutines, tracebacks, and exceptions, which hold them: work under way
 //  - whatever owns a resource or may: its class has close, fileno, shutdown, release, __exit__, __aexit__ or a
 //    finalizer. These are files, sockets, locks, pools, executors, sessions, temporary folders, event loops
-//  - instances of classes that are not built in, if a weak reference to them exists: somebody waits for their death
+//  - instances of classes that are not built in, if a weak reference to them exists: somebody waits for their death;
+//    the standard library's weak dicts refer to themselves, which does not count (registry.c)
 //  - weak references themselves, but for those to classes, functions and modules
 //  - thread-local data and contexts
 //
@@ -30,10 +31,12 @@
 // array that somebody else refers to.
 //
 // A value that children would compute and store in the shared object is computed here instead: the hash of strings and
-// bytes, and the version tag of classes.
+// bytes, the version tag of classes, and what a class counts in the keys of its instances (keys.c).
 
 #include "py/immortal.h"
 
+#include "py/keys.h"
+#include "py/registry.h"
 #include "py/walk.h"
 
 #if FF_PY_IMMORTAL
@@ -61,6 +64,7 @@ struct making {
   PyObject *resource_names[6];
   PyObject *sizeof_name, *spec_name;
   struct verdict verdicts[VERDICTS];
+  struct ff_registries registries;
 };
 
 static bool made_before;
@@ -120,7 +124,8 @@ static bool must_go_on_dying(struct making *making, PyObject *object) {
   if (PyWeakref_Check(object)) return !is_definition(((PyWeakReference *)object)->wr_object);
   return PyFrame_Check(object) || PyGen_Check(object) || PyCoro_CheckExact(object) || PyAsyncGen_CheckExact(object) ||
          PyTraceBack_Check(object) || PyExceptionInstance_Check(object) || PyContext_CheckExact(object) ||
-         PyContextToken_CheckExact(object) || verdict_on(making, Py_TYPE(object))->dies || has_weak_references(object);
+         PyContextToken_CheckExact(object) || verdict_on(making, Py_TYPE(object))->dies ||
+         (has_weak_references(object) && !ff_registries_note(&making->registries, object));
 }
 
 enum { FEW = 64 };
@@ -179,6 +184,7 @@ static void compute_caches(struct making *making, PyObject *object) {
     if (PyObject_Hash(object) == -1) PyErr_Clear();
   } else if (PyType_Check(object)) {
     making->out->versions += PyUnstable_Type_AssignVersionTag((PyTypeObject *)object) != 0;
+    ff_keys_settle((PyTypeObject *)object);
   }
 }
 
@@ -203,7 +209,7 @@ static bool meet(PyObject *object, void *argument) {
   making->out->bytes += size_of(verdict_on(making, Py_TYPE(object)), object);
   making->out->objects++;
   FF_PY_MAKE_IMMORTAL(object);
-  return true;
+  return !ff_registries_meet(&making->registries, object);
 }
 
 // What is new: modules, and functions and classes in modules that have been here before. Of those modules the data is
@@ -242,6 +248,7 @@ int ff_immortal_make(struct ff_immortal *out, bool afresh) {
     making->sizeof_name = PyUnicode_InternFromString("__sizeof__");
     making->spec_name = PyUnicode_InternFromString("__spec__");
     if (making->sizeof_name == NULL || making->spec_name == NULL) rc = -ENOMEM;
+    if (ff_registries_init(&making->registries) < 0) rc = -ENOMEM;
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
       making->resource_names[i] = PyUnicode_InternFromString(names[i]);
       if (making->resource_names[i] == NULL) rc = -ENOMEM;
@@ -251,12 +258,16 @@ int ff_immortal_make(struct ff_immortal *out, bool afresh) {
   if (rc == 0) rc = ff_walk_init(&walk, meet, making);
   if (rc == 0) {
     rc = making->again ? look_for_new(&walk, modules) : ff_walk_from(&walk, modules);
+    PyObject *later = making->registries.later;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(later); i++)
+      rc = ff_walk_from(&walk, PyList_GET_ITEM(later, i));
     ff_walk_fini(&walk);
     made_before = true;
   }
   if (making != NULL) {
     Py_XDECREF(making->sizeof_name);
     Py_XDECREF(making->spec_name);
+    ff_registries_fini(&making->registries);
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) Py_XDECREF(making->resource_names[i]);
   }
   PyMem_RawFree(making);

@@ -63,14 +63,10 @@ static int64_t now_ns(void) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static struct cost cost_now(void) {
-  return (struct cost){now_ns(), ff_growth_bytes(&record.growth)};
-}
+static struct cost cost_now(void) { return (struct cost){now_ns(), ff_growth_bytes(&record.growth)}; }
 
 // More may have been given back than taken: that is no growth.
-static int64_t at_least_zero(int64_t number) {
-  return number > 0 ? number : 0;
-}
+static int64_t at_least_zero(int64_t number) { return number > 0 ? number : 0; }
 
 // module.__spec__.origin as a new string; "" for whatever has none, such as a namespace package. "?" for something that
 // put itself into sys.modules in place of a module: it may answer attribute access with code of its own.
@@ -118,9 +114,7 @@ static void note_thread(PyObject *name) {
   Py_XDECREF(text);
 }
 
-static bool has_nul(PyObject *text) {
-  return PyUnicode_FindChar(text, 0, 0, PyUnicode_GetLength(text), 1) >= 0;
-}
+static bool has_nul(PyObject *text) { return PyUnicode_FindChar(text, 0, 0, PyUnicode_GetLength(text), 1) >= 0; }
 
 // Called with any exception of the import put aside; leaves none behind. importer: NULL for none.
 static void note_import(PyObject *name, int64_t start, struct cost own, struct cost cumulative, const char *error,

@@ -4,40 +4,20 @@
 //
 // Py_TYPE(object)->tp_basicsize and the number of items say most of it. Strings, integers, types and what stands before
 // an object have rules of their own. Sizes need not be exact for small objects: the census's user knows the blocks of
-// pymalloc. The keys of dicts are not in the public headers; they are written down here from the sources of 3.10
-// to 3.14.
+// pymalloc.
 
 #include "py/layout.h"
 
-#include <stdint.h>
-
-// struct _dictkeysobject, as far as its size depends on it.
 #if PY_VERSION_HEX >= 0x030B0000
-struct keys {
-  Py_ssize_t references;
-  uint8_t log2_size, log2_index_bytes, kind;
-#ifdef Py_GIL_DISABLED
-  uint8_t mutex;
-#endif
-  uint32_t version;
-  Py_ssize_t usable, entries;
-};
-
 size_t ff_layout_keys_size(const void *address) {
-  const struct keys *keys = address;
+  const struct ff_keys *keys = address;
   if (keys->log2_size > 40 || keys->log2_index_bytes > 43) return 0;
   size_t slots = (size_t)1 << keys->log2_size;
   return sizeof *keys + ((size_t)1 << keys->log2_index_bytes) + (slots * 2 / 3) * (keys->kind == 0 ? 24 : 16);
 }
 #else
-struct keys {
-  Py_ssize_t references, size;
-  void *lookup;
-  Py_ssize_t usable, entries;
-};
-
 size_t ff_layout_keys_size(const void *address) {
-  const struct keys *keys = address;
+  const struct ff_keys *keys = address;
   size_t slots = (size_t)keys->size;
   if (slots > (size_t)1 << 40) return 0;
   size_t index = slots <= 0xff ? 1 : slots <= 0xffff ? 2 : slots <= 0xffffffff ? 4 : 8;

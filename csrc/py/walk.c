@@ -114,9 +114,19 @@ static void visit_type(struct ff_walk *walk, PyTypeObject *type) {
   visit((PyObject *)type->tp_base, walk);
 }
 
+// A definition's weak reference without a callback is one for all who ask, and first in its list. Lists of subclasses
+// hold it, which tp_traverse leaves out.
+static void visit_weak_reference(struct ff_walk *walk, PyObject *definition) {
+  PyObject *first = *(PyObject **)((char *)definition + Py_TYPE(definition)->tp_weaklistoffset);
+  if (first != NULL && PyWeakref_CheckRefExact(first) && ((PyWeakReference *)first)->wr_callback == NULL)
+    visit(first, walk);
+}
+
 static void visit_references(struct ff_walk *walk, PyObject *object) {
   PyTypeObject *type = Py_TYPE(object);
   visit((PyObject *)type, walk);
+  bool is_heap_type = PyType_Check(object) && PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE);
+  if (is_heap_type || PyFunction_Check(object)) visit_weak_reference(walk, object);
   if (PyType_Check(object)) visit_type(walk, (PyTypeObject *)object);
   if (PyCode_Check(object)) {
     visit_code(walk, (PyCodeObject *)object);
@@ -127,7 +137,7 @@ static void visit_references(struct ff_walk *walk, PyObject *object) {
     Py_ssize_t at = 0;
     while (PyDict_Next(object, &at, &key, NULL)) visit(key, walk);
   }
-  bool is_static_type = PyType_Check(object) && !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE);
+  bool is_static_type = PyType_Check(object) && !is_heap_type;
   if (PyObject_IS_GC(object) && type->tp_traverse != NULL && !is_static_type) type->tp_traverse(object, visit, walk);
 }
 

@@ -21,9 +21,11 @@ from frostfork.steps.report import StepReport, WarmupReport
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
+    from frostfork.canary import Canary, Trial
     from frostfork.ledger_file import LedgerFile
     from frostfork.preload import (
         Decision,
+        Finding,
         Installed,
         Ledger,
         ModuleRecord,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         PreloadMode,
         PreloadPolicy,
         SourceRecord,
+        Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
 
@@ -41,10 +44,12 @@ __all__ = [
     "Baseline",
     "BaselineError",
     "BlameReport",
+    "Canary",
     "Change",
     "ConfigurationError",
     "CopyReport",
     "Decision",
+    "Finding",
     "FrostforkError",
     "Installation",
     "Installed",
@@ -64,8 +69,10 @@ __all__ = [
     "Preloader",
     "SourceRecord",
     "StepReport",
+    "Trial",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
+    "Verdict",
     "WarmupReport",
     "blame",
     "child_baseline",
@@ -79,9 +86,11 @@ __all__ = [
 
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
+    "frostfork.canary": ("Canary", "Trial"),
     "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.preload": (
         "Decision",
+        "Finding",
         "Installed",
         "Ledger",
         "ModuleRecord",
@@ -89,6 +98,7 @@ _LATER = {
         "PreloadMode",
         "PreloadPolicy",
         "SourceRecord",
+        "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
 }

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
 from frostfork.preload.patterns import matches
 
@@ -39,10 +40,15 @@ class ImportGuard:
         """Called by importlib before its own finders; None lets those answer."""
         if threading.get_ident() != self._thread:
             return
-        if matches(name, self._deny):
-            raise ForbiddenImport(name, "which is denied by configuration")
         if name.partition(".")[0] in self._local_names:
             raise ForbiddenImport(name, "a name that the DAG folder has too")
+        if matches(name, self._deny) and self._is_there(name, path, target):
+            raise ForbiddenImport(name, "which is denied")
+
+    def _is_there(self, name: str, path: Any, target: Any) -> bool:
+        """What nobody can find fails anyhow, and whoever imports it where it may be missing is prepared for that."""
+        others = [finder for finder in sys.meta_path if finder is not self]
+        return any(finder.find_spec(name, path, target) is not None for finder in others)
 
     def __enter__(self) -> ImportGuard:
         sys.meta_path.insert(0, self)  # importlib asks for find_spec alone

@@ -2,8 +2,8 @@
 """What a canary does: import one module after the other, and write down what each has done to the process.
 
 An import is followed down to all that it imports in turn, so that an effect, a crash or a hang is put down to the
-module whose own code it was, and to those that were importing it. The first effect that is not tolerated ends the canary:
-what came later would be seen in a process that is no longer like the parent. The keeper starts another one.
+module whose own code it was, and to those that were importing it. The first effect that is not tolerated ends the
+canary: what came later would be seen in a process that is no longer like the parent. The keeper starts another one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, NoReturn
 
 from frostfork import fingerprint
 from frostfork._import_guard import ForbiddenImport, ImportGuard, described, drop_orphans
+from frostfork._records import encode
 from frostfork.journal import Journal
 from frostfork.preload.verdict import Finding, Verdict
 
@@ -36,6 +38,7 @@ class Conditions(NamedTuple):
     local_names: frozenset[str]
     tolerates: Callable[[str, Finding], bool]
     unsafe_libraries: tuple[tuple[str, str], ...]
+    around: Callable[[], AbstractContextManager[None]]
 
 
 class _Import(NamedTuple):
@@ -62,8 +65,7 @@ class Tryout:
         self._blamed: dict[fingerprint.Effect, str] = {}  # within the present module that was asked for
         self._brought: list[Verdict] = []  # what it brought along
         fingerprint.watch_registrations()
-        self._randoms = fingerprint.RandomStates()
-        self._deep = fingerprint.deep_probes(self._randoms, conditions.unsafe_libraries)
+        self._deep = fingerprint.deep_probes(conditions.unsafe_libraries)
 
     def run(self, names: Iterable[str]) -> NoReturn:
         """Import them in this order. Ends the process, whatever happens."""
@@ -109,7 +111,7 @@ class Tryout:
         """How it ended, if not well."""
         guard = _Guard((*self._conditions.deny, *self._refused), self._conditions.local_names)
         try:
-            with guard:
+            with self._conditions.around(), guard:
                 importlib.import_module(name)
         except ForbiddenImport as error:
             guard.refused = guard.refused or error
@@ -143,7 +145,6 @@ class Tryout:
 
     def _ended(self) -> None:
         present = self._stack[-1]
-        self._randoms.note(present.name)
         after = fingerprint.take(fingerprint.QUICK)
         found = self._effects(present.name, fingerprint.QUICK, present.before, after)
         if not all(self._tolerated(present.name, finding) for finding in found):
@@ -218,27 +219,3 @@ def private_bytes(pid: int | str = "self") -> int:
     except (OSError, ValueError):
         return 0
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
-
-
-def encode(verdict: Verdict) -> str:
-    """One text; what findings say may hold anything but the separators."""
-    fields = [verdict.module, repr(verdict.seconds), str(verdict.bytes)]
-    for finding in verdict.findings:
-        fields += (part.replace("\x1f", " ") for part in finding)
-    return "\x1f".join(fields)
-
-
-def decode(text: str) -> Verdict | None:
-    """The inverse; None for what a module wrote into the journal itself."""
-    try:
-        module, seconds, size, *rest = text.split("\x1f")
-        findings = tuple(_triples(rest))
-        return Verdict(module, findings, float(seconds), int(size))
-    except ValueError:
-        return None
-
-
-def _triples(fields: list[str]) -> Iterator[Finding]:
-    for at in range(0, len(fields), 3):
-        kind, detail, module = fields[at : at + 3]
-        yield Finding(kind, detail, module)

@@ -16,30 +16,32 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from frostfork._keeper import Limits, Parent, Records, keep
+from frostfork._confine import Limits
+from frostfork._keeper import Parent, keep
+from frostfork._records import Records
 from frostfork._tryout import Conditions
 from frostfork.fork import fork
 from frostfork.journal import Journal
+from frostfork.preload.known import UNSAFE_LIBRARIES
 from frostfork.preload.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+_UNSAFE_LIBRARIES = tuple((entry.pattern, entry.reason) for entry in UNSAFE_LIBRARIES)
 _CLOSE_SECONDS = 15.0  # more than a keeper takes to end everything
 
 
-def _tolerate_nothing(module: str, finding: Finding) -> bool:
+def _tolerate_nothing(_module: str, _finding: Finding) -> bool:
     return False
 
 
 class Canary:
-    """How modules are tried: the limits, and what is no reason to begin anew.
+    """How modules are tried: within what limits.
 
     seconds: for one module with all that it brings along. total_seconds: for a trial; what is left has no verdict then.
     memory: bytes by which a canary, with what it starts, may grow. processes: how many those may be at a time.
     file_bytes: the size to which it may write a file.
-    tolerates: asked with a module's name and a Finding, in the canary. An effect that is not tolerated ends a canary, and
-        the next one goes on without this module. All effects are in the verdicts, tolerated or not.
     unsafe_libraries: patterns of shared libraries' file names, with reasons.
     """
 
@@ -51,23 +53,30 @@ class Canary:
         total_seconds: float = Limits().total_seconds,
         processes: int = Limits().processes,
         file_bytes: int = Limits().file_bytes,
-        tolerates: Callable[[str, Finding], bool] = _tolerate_nothing,
-        unsafe_libraries: Iterable[tuple[str, str]] = (),
+        unsafe_libraries: Iterable[tuple[str, str]] = _UNSAFE_LIBRARIES,
     ) -> None:
         self.limits = Limits(seconds, memory, total_seconds, processes, file_bytes)
-        self.tolerates = tolerates
         self.unsafe_libraries = tuple(unsafe_libraries)
 
     def start(
-        self, names: Iterable[str], *, deny: Iterable[str] = (), local_names: frozenset[str] = frozenset()
+        self,
+        names: Iterable[str],
+        *,
+        deny: Iterable[str] = (),
+        local_names: frozenset[str] = frozenset(),
+        tolerates: Callable[[str, Finding], bool] = _tolerate_nothing,
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> Trial:
         """Begin to try these modules, one after the other, and return at once.
 
         What this process has imported needs no trial, and gets no verdict. deny: patterns of what no import may bring
-        along. local_names: top-level names that the user's own folders define. OSError if no process can be had.
+        along. local_names: top-level names that the user's own folders define. tolerates: asked in the canary, with a
+        module's name and a Finding. An effect that is not tolerated ends a canary, and the next one goes on without
+        this module; the verdicts name all effects, tolerated or not. around: a context for each import. OSError if no
+        process can be had.
         """
         untried = [name for name in dict.fromkeys(names) if name not in sys.modules]
-        conditions = Conditions(tuple(deny), local_names, self.tolerates, self.unsafe_libraries)
+        conditions = Conditions(tuple(deny), local_names, tolerates, self.unsafe_libraries, around)
         return Trial(untried, conditions, self.limits)
 
 
@@ -92,6 +101,7 @@ class Trial:
             raise
         self._records = Records(self._journal)
         self._keeper = 0
+        self._deadline = time.monotonic() + limits.total_seconds + _CLOSE_SECONDS
         if self._ended:
             os.close(done)  # readable at once
             return
@@ -100,7 +110,14 @@ class Trial:
         try:
             self._keeper = fork()
             if self._keeper == 0:
-                keep(self._journal, done, names, conditions, limits, Parent(self._owner, set(map(int, blocked))))
+                keep(
+                    self._journal,
+                    done,
+                    names,
+                    conditions,
+                    limits,
+                    Parent(self._owner, set(map(int, blocked))),
+                )
         except BaseException:
             self._journal.close()
             os.close(self._done)
@@ -123,7 +140,9 @@ class Trial:
         self._records.read()
         if ended and not self._records.over:
             # Something killed the keeper. Its canary died with it.
-            for verdict in self._records.blame("crashed", "it, or the process that watched over it, was killed"):
+            for verdict in self._records.blame(
+                "crashed", "it, or the process that watched over it, was killed"
+            ):
                 self._records.verdicts.setdefault(verdict.module, verdict)
             self._records.over = True
         self.verdicts.update(self._records.verdicts)
@@ -134,7 +153,12 @@ class Trial:
             try:
                 self._ended = os.waitpid(self._keeper, os.WNOHANG)[0] != 0
             except ChildProcessError:  # someone else waits for all children, or wants to know of none
-                self._ended = not _is_there(self._keeper)
+                self._records.read()
+                self._ended = self._records.over or not _is_there(self._keeper)
+            if not self._ended and time.monotonic() > self._deadline:
+                # It was stopped, or hangs in a lock that one of the parent's threads held when it was forked.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._keeper, signal.SIGKILL)
         return self._ended
 
     def wait(self, timeout: float | None = None) -> dict[str, Verdict]:

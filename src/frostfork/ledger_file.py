@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A ledger in a file, which survives a restart and which several processes add to.
 
-Each adds what is new to it: under a lock it reads what the others wrote, merges, and puts a new file in the place of the
-old one, which a reader thus sees whole, before or after. A kill or a full disk in between leaves the old one.
+Each adds what is new to it: under a lock it reads what the others wrote, merges, and puts a new file in the place of
+the old one, which a reader thus sees whole, before or after. A kill or a full disk in between leaves the old one.
 
 What a parent imports follows from this file, so it is taken only from a regular file that this user owns and that
 nobody else may write. Whatever else is found under the name is renamed and not used.
@@ -51,14 +51,18 @@ class LedgerFile:
         try:
             return self._read()
         except _UnusableError as reason:
-            log.warning("frostfork does not use the ledger %s: %s", self.path, reason)
-        try:
-            with self._locked():
-                # Another process may have put it right meanwhile.
-                return self._read_or_set_aside()
-        except LedgerError as error:
-            log.warning("frostfork leaves it where it is: %s", error)
-            return Ledger()
+            try:
+                with self._locked():
+                    # Another process may have put it right meanwhile.
+                    return self._read_or_set_aside()
+            except LedgerError as error:
+                log.warning(
+                    "frostfork does not use the ledger %s and leaves it there: %s; %s",
+                    self.path,
+                    reason,
+                    error,
+                )
+                return Ledger()
 
     def add(self, new: Ledger, *, forget_before: float | None = None) -> Ledger:
         """Add what is new; returns the whole that is in the file now, with what other processes added.
@@ -86,7 +90,7 @@ class LedgerFile:
             if error.errno == errno.EACCES:
                 raise _UnusableError("this user may not read it") from None
             raise LedgerError(f"the ledger {self.path} cannot be opened: {error.strerror}") from error
-        with open(fd, "rb") as file:
+        try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise LedgerError(f"{self.path} is no file")
@@ -94,18 +98,25 @@ class LedgerFile:
                 raise _UnusableError(f"it belongs to user {status.st_uid}, not {os.geteuid()}")
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise _UnusableError(f"others may write it (mode {stat.S_IMODE(status.st_mode):03o})")
-            try:
-                return codec.from_bytes(file.read(codec.MAX_BYTES + 1))
-            except LedgerError as error:
-                raise _UnusableError(str(error)) from error
-            except OSError as error:
-                raise LedgerError(f"the ledger {self.path} cannot be read: {error.strerror}") from error
+            with open(fd, "rb", closefd=False) as file:
+                data = file.read(codec.MAX_BYTES + 1)
+        except OSError as error:
+            raise LedgerError(f"the ledger {self.path} cannot be read: {error.strerror}") from error
+        finally:
+            os.close(fd)
+        try:
+            return codec.from_bytes(data)
+        except LedgerError as error:
+            raise _UnusableError(str(error)) from error
 
     def _read_or_set_aside(self) -> Ledger:
         """Under the lock."""
         try:
             return self._read()
         except _UnusableError as reason:
+            # A folder or a device is a mistake in the configuration, and not for us to rename.
+            if stat.S_IFMT(os.lstat(self.path).st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+                raise LedgerError(f"{self.path} is no file") from None
             names = [f"{self.path}.aside-{number}" for number in range(1, _ASIDE + 1)]
             free = next((name for name in names if not os.path.lexists(name)), names[-1])
             try:

@@ -3,28 +3,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import math
-import os
-import site
 import sys
-import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from frostfork._import_guard import ForbiddenImport, ImportGuard, described, drop_orphans
 from frostfork._signals import DeferredSignals
+from frostfork.distributions import find_installed
 from frostfork.observe import Observation
-from frostfork.preload import Installed, Ledger, ModuleRecord, Plan, PreloadPolicy
+from frostfork.preload import Decision, Ledger, ModuleRecord, Plan, PreloadPolicy
+from frostfork.preload.verdict import refusals
 from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution
-
+    from frostfork.canary import Canary, Trial
     from frostfork.preload.verdict import Verdict
+
+__all__ = ["PreloadReport", "Preloader", "find_installed", "preload"]
 
 _Facts = tuple[int, int, bool, bool, int, int]
 
@@ -48,7 +49,9 @@ class Preloader:
     """Learns from each child's observation and imports in this process what the policy allows.
 
     A module that failed here is refused from then on, with its reason, and not tried again. local_names is asked, only
-    when there is something to import, for the top-level names that the user's own folders define.
+    when there is something to import, for the top-level names that the user's own folders define. With a canary, only
+    what a canary has imported well is imported here. around: a context in which all imports happen, the canary's too,
+    for an adapter that has something to hide from them.
     """
 
     def __init__(
@@ -57,13 +60,19 @@ class Preloader:
         ledger: Ledger | None = None,
         *,
         local_names: Callable[[], frozenset[str]] = frozenset,
+        canary: Canary | None = None,
+        around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self.policy = policy
+        self.canary = canary
+        self.trial: Trial | None = None  # what the canary is at now; its fileno() is for a selector
         self.ledger = Ledger() if ledger is None else ledger
         self.report = PreloadReport()
         self.plan = Plan()  # the last one
         self.verdicts: dict[str, Verdict] = {}
         self._local_names = local_names
+        self._around = around
+        self._distrusted: dict[str | None, str] = {}  # distributions, and why
         self._failed: dict[str, str] = {}
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
@@ -74,34 +83,90 @@ class Preloader:
     ) -> list[str]:
         """Record what a child used, then import what that allows. Returns the names imported now.
 
-        No import begins once budget_seconds are over; what is left comes with the next child.
+        No import begins once budget_seconds are over; what is left comes with the next child. With a canary, it begins
+        to try what no canary has tried yet, does not wait for that, and imports what has passed by now.
         """
-        touched = self.ledger.record(observation, source)
-        if not self._left and not any(self._is_news(record) for record in touched):
-            return []
-        return self.load(budget_seconds=budget_seconds)
+        news = [record for record in self.ledger.record(observation, source) if self._is_news(record)]
+        wanted = [record for record in news if not self._is_refused(record)]
+        return self._advance(bool(wanted), budget_seconds)
+
+    def poll(self, *, budget_seconds: float = math.inf) -> list[str]:
+        """Import what has passed the canary since. Returns the names imported now. For whenever there is time."""
+        return self._advance(False, budget_seconds)
 
     def load(self, *, budget_seconds: float = math.inf) -> list[str]:
-        """Import what the policy allows of the whole ledger. Returns the names imported now."""
+        """Import what the policy allows of the whole ledger. Returns the names imported now.
+
+        It waits for the canary, as long as budget_seconds allow.
+        """
         end = time.monotonic() + budget_seconds
-        if not any(self._is_news(record) for record in self.ledger) and not self._left:
+        imported = self._advance(any(self._is_news(record) for record in self.ledger), budget_seconds)
+        while self.trial is not None and (left := end - time.monotonic()) > 0:
+            self.trial.wait(None if left == math.inf else left)
+            imported += self._advance(False, end - time.monotonic())
+        return imported
+
+    def close(self) -> None:
+        """End a trial that is under way. What was imported stays."""
+        if self.trial is not None:
+            self.trial.close()
+            self.trial = None
+
+    def _advance(self, news: bool, budget_seconds: float) -> list[str]:
+        end = time.monotonic() + budget_seconds
+        if not (self._has_verdicts() or news or self._left):
             return []
         local_names = self._local_names()
         self.plan = self._planned(local_names)
-        imported = []
+        deny = (*self.policy.forbidden, *refusals(self.verdicts.values(), self.policy.tolerates))
+        imported: list[str] = []
+        untried = []
         self._left = False
         for name in self.plan.order:
             if self._has(name):  # an earlier one brought it along
                 continue
-            if time.monotonic() > end:
+            if self.canary is not None and name not in self.verdicts:
+                untried.append(name)
+            elif time.monotonic() > end:
                 self._left = True
-                break
-            if self._load(name, local_names):
+            elif self._load(name, deny, local_names):
                 imported.append(name)
         for name, decision in self.plan.decisions.items():
             if decision.preload and name in sys.modules:
                 self.report.preloaded.setdefault(name, 0.0)
+        if self.trial is None:
+            self._try([name for name in untried if not self._has(name)], deny, local_names)
         return imported
+
+    def _has_verdicts(self) -> bool:
+        """Take in what the canary says, and whether that is something new."""
+        if self.trial is None:
+            return False
+        ended = self.trial.poll()
+        before = len(self.verdicts)
+        for name, verdict in self.trial.verdicts.items():
+            self.verdicts.setdefault(name, verdict)
+        if ended:
+            untried = [name for name in self.trial.names if name not in self.verdicts]
+            if len(untried) == len(self.trial.names):  # another trial would end like this one
+                self._failed.update((name, "the canary ended without a verdict") for name in untried)
+            self.close()
+        return ended or len(self.verdicts) > before
+
+    def _try(self, names: list[str], deny: tuple[str, ...], local_names: frozenset[str]) -> None:
+        if self.canary is None or not names:
+            return
+        try:
+            self.trial = self.canary.start(
+                names,
+                deny=deny,
+                local_names=local_names,
+                tolerates=self.policy.tolerates,
+                around=self._around,
+            )
+        except OSError as error:
+            self._left = True
+            self.report.refused.update((name, f"no canary could be started: {error}") for name in names)
 
     def _planned(self, local_names: frozenset[str]) -> Plan:
         """Ask the policy, and note its refusals."""
@@ -112,7 +177,7 @@ class Preloader:
             preloaded=self._ours,
             local_names=local_names,
             verdicts=self.verdicts,
-            refused=self._failed,
+            refused={**self._failed, **self._changed()},
         )
         for record in self.ledger:
             self._seen[record.name] = self._facts(record)
@@ -121,9 +186,40 @@ class Preloader:
             decision = plan.decisions[record.name]
             if decision.preload:
                 self.report.refused.pop(record.name, None)
-            elif record.children > 0 or record.last_error != "ModuleNotFoundError":
-                self.report.refused[record.name] = decision.reason  # what is not there was not refused
+            else:
+                self._note_refusal(record, decision)
         return plan
+
+    def _is_refused(self, record: ModuleRecord) -> bool:
+        """Whether it is refused whatever else is known, as users' own modules are.
+
+        Each DAG file may bring some new ones; to plan over all that is known for them would be a waste.
+        """
+        decision = self.policy.decide(record)
+        if not decision.preload:
+            self._seen[record.name] = self._facts(record)
+            self.plan.decisions[record.name] = decision
+            self._note_refusal(record, decision)
+        return not decision.preload
+
+    def _note_refusal(self, record: ModuleRecord, decision: Decision) -> None:
+        if record.children > 0 or record.last_error != "ModuleNotFoundError":
+            self.report.refused[record.name] = decision.reason  # what is not there was not refused
+
+    def _changed(self) -> dict[str, str]:
+        """What must not be imported any more, since its distribution changed on disk."""
+        if not self._distrusted:
+            return {}
+        owners = {record.name: self.policy.installed.distribution(record.name) for record in self.ledger}
+        return {name: self._distrusted[owner] for name, owner in owners.items() if owner in self._distrusted}
+
+    def is_coming(self, name: str) -> bool:
+        """Whether the parent has yet to import it, as far as is known: a canary is at it, or more children must."""
+        record = self.ledger.get(name)
+        if record is None or not record.children or self._has(name):
+            return False
+        decision = self.plan.decisions.get(name)
+        return decision is None or decision.preload or record.children < self.policy.min_children
 
     def _has(self, name: str) -> bool:
         """Whether the parent has imported it; some modules take themselves out of sys.modules."""
@@ -154,25 +250,46 @@ class Preloader:
         if not self._ours:
             return []
         taken = {name.partition(".")[0] for name in self._ours} & self._local_names()
-        forgotten = []
-        for top in sorted(taken):
+        return self._take_out(taken, "the DAG folder has a file or folder of this name")[0]
+
+    def let_go(self, distribution: str | None, reason: str) -> tuple[list[str], list[str]]:
+        """Import nothing of a distribution any more, and take out of sys.modules what is here of it.
+
+        Returns the names taken out and those that stay: extension modules, of which not all can be loaded twice in a
+        process, with whatever shares their top-level package; and what was here without a preload. None is the
+        standard library, all of which stays.
+        """
+        self._distrusted[distribution] = reason
+        if distribution is None:
+            return [], []
+        belongs = self.policy.installed.distribution
+        held = [name for name in self.report.preloaded if belongs(name) == distribution]
+        gone, _ = self._take_out({name.partition(".")[0] for name in held}, reason)
+        return gone, [name for name in held if name in sys.modules]
+
+    def _take_out(self, tops: Iterable[str], reason: str) -> tuple[list[str], list[str]]:
+        """Forget these packages as far as that can be done; the names taken out, and those that stay."""
+        gone: list[str] = []
+        kept: list[str] = []
+        for top in sorted(tops):
             family = [name for name in sys.modules if name.partition(".")[0] == top]
             if any(_is_extension(sys.modules[name]) for name in family) or not self._ours.issuperset(family):
+                kept += family
                 continue
             for name in family:
                 del sys.modules[name]
                 self.report.preloaded.pop(name, None)
-                self.report.refused[name] = "the DAG folder has a file or folder of this name"
+                self.report.refused[name] = reason
             self._ours.difference_update(family)
-            forgotten += family
-        return forgotten
+            gone += family
+        return gone, kept
 
-    def _load(self, name: str, local_names: frozenset[str]) -> bool:
+    def _load(self, name: str, deny: tuple[str, ...], local_names: frozenset[str]) -> bool:
         before = time.perf_counter()
         known = len(sys.modules)
         with DeferredSignals() as signals:
             try:
-                with ImportGuard(self.policy.deny, local_names):
+                with self._around(), ImportGuard(deny, local_names):
                     importlib.import_module(name)
             except BaseException as error:  # SystemExit, KeyboardInterrupt and pytest's own included
                 if error is signals.raised:
@@ -199,7 +316,9 @@ def preload(ledger: Ledger | None) -> Outcome:
     """
     if ledger is None or len(ledger) == 0:
         return Outcome(0, "modules", idle="no child has shown yet what it imports")
-    preloader = Preloader(PreloadPolicy(installed=find_installed()), ledger)
+    from frostfork.canary import Canary
+
+    preloader = Preloader(PreloadPolicy(installed=find_installed()), ledger, canary=Canary())
     imported = preloader.load()
     details = {"refused": len(preloader.report.refused)}
     return Outcome(
@@ -212,41 +331,3 @@ def _is_extension(module: object) -> bool:
 
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
     return isinstance(origin, str) and origin.endswith(tuple(EXTENSION_SUFFIXES))
-
-
-def find_installed() -> Installed:
-    """Ask this interpreter where its installed code lies. Takes some 100 ms: once in a parent's life."""
-    from importlib.metadata import distributions  # 40 ms of imports that nobody else here needs
-
-    paths = sysconfig.get_paths()
-    folders = {
-        paths["purelib"],
-        paths["platlib"],
-        paths["stdlib"],
-        paths["platstdlib"],
-        *site.getsitepackages(),
-    }
-    if site.ENABLE_USER_SITE:
-        folders.add(site.getusersitepackages())
-    # A virtual environment lends its standard library from the interpreter that made it.
-    folders.add(os.path.dirname(os.__file__))
-    real = {os.path.realpath(folder) for folder in folders}
-    names = set(sys.stdlib_module_names)
-    for distribution in distributions():
-        names |= _top_level_names(distribution)
-    return Installed(tuple(sorted(folders | real)), frozenset(names))
-
-
-def _top_level_names(distribution: Distribution) -> set[str]:
-    """Importable names of a distribution, from top_level.txt or else from the paths in RECORD.
-
-    importlib.metadata.packages_distributions does the same from 3.11 on; in 3.10 it knows top_level.txt alone.
-    """
-    declared = distribution.read_text("top_level.txt")
-    if declared:
-        return set(declared.split())
-    names = set()
-    for line in (distribution.read_text("RECORD") or "").splitlines():
-        first = line.partition(",")[0].partition("/")[0]
-        names.add(first.partition(".")[0])  # a module file loses its suffix; a folder has none
-    return {name for name in names if name.isidentifier()}

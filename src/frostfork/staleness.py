@@ -44,6 +44,7 @@ class InstalledWatch:
     def __init__(self, *, seconds: float = CHECK_SECONDS) -> None:
         self._seconds = seconds
         self._next = 0.0
+        self._missing: set[str] = set()  # at the last look
         self._marks: dict[
             str, tuple[str, str, _Mark]
         ] = {}  # by name: version, path that is looked at, its state
@@ -68,10 +69,15 @@ class InstalledWatch:
                 continue
             importlib.invalidate_caches()  # metadata's too, which otherwise trusts a folder's time of change
             renewed = _python() if name == _PYTHON else _installed(name)
-            if renewed is None:
-                del self._marks[name]
-            else:
+            if renewed is not None:
                 self._marks[name] = *renewed, _mark(renewed[1])
+                self._missing.discard(name)
+            elif name in self._missing:
+                del self._marks[name]
+                self._missing.discard(name)
+            else:  # an upgrade takes the old version away first: look again next time
+                self._missing.add(name)
+                continue
             found.append(DistributionChange(name, version, None if renewed is None else renewed[0]))
         return found
 

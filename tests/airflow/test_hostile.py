@@ -41,7 +41,7 @@ MODULES = {
     "hostile_thread": "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n",
     "hostile_signal": "from signal import SIG_IGN, SIGUSR1, signal\nsignal(SIGUSR1, SIG_IGN)\n",
     "hostile_environment": "import os\nos.environ['TZ'] = 'Mars/Olympus'\nos.environ['HOSTILE'] = '1'\n",
-    "hostile_file": "import os, tempfile\nFILE = open(os.devnull)\n",
+    "hostile_file": "FILE = open(__file__)\n",
     "hostile_folder": "import os, sys\nos.chdir('/')\nos.umask(0)\nsys.path.insert(0, '/nowhere')\n",
 }
 # The DAG files that are hostile themselves.
@@ -66,7 +66,7 @@ def state():
         handler = signal.getsignal(number)
         handlers[int(number)] = getattr(handler, "__qualname__", repr(handler))
     files = sorted(os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0] for fd in os.listdir("/proc/self/fd")
-                   if os.path.exists(f"/proc/self/fd/{fd}") or os.path.islink(f"/proc/self/fd/{fd}"))
+                   if os.path.islink(f"/proc/self/fd/{fd}"))
     mask = os.umask(0o22)
     os.umask(mask)
     threads = sorted(Path(f"/proc/self/task/{thread}/comm").read_text() for thread in os.listdir("/proc/self/task"))

@@ -145,11 +145,15 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(prefix: Path, migrated: Path, *plans: tuple[Home, Path, dict[str, str]]) -> list[Run]:
-    """Run ours over folders with settings, at the same time."""
+    """Run ours over folders with settings, at the same time.
+
+    Without a canary and after one child: these tests are about the parent's own caution.
+    """
     runs = {}
     for home, dags, settings in plans:
         log = home.path / "log"
-        environment = home.environment(dags, LOG=str(log), **site_environment(prefix), **settings)
+        at_once = {"frostfork__canary": "False", "frostfork__min_children": "1"}
+        environment = home.environment(dags, LOG=str(log), **site_environment(prefix), **at_once, **settings)
         runs[str(home.path)] = ((*REPORTING, "--num-runs", str(ROUNDS)), environment)
     done = run_together(runs)
     found = []

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,30 +63,60 @@ def test_airflow_accepts_the_provider(airflow_home: Any) -> None:
     assert "frostfork" not in listed.stderr  # where Airflow would say what is wrong with it
 
 
-STEPS_ON = ("compact_code", "drain_heap", "immortalize")
+DEFAULTS = Settings(
+    enabled=False,
+    components=tuple(COMPONENTS),
+    preload="learned",
+    approved=(),
+    deny=(),
+    trust=(),
+    min_children=2,
+    min_files=1,
+    max_bytes=1 << 30,
+    max_seconds=120,
+    canary=True,
+    canary_seconds=30,
+    canary_bytes=1 << 30,
+    ledger="frostfork-ledger.json",
+    ledger_days=14,
+    stale="stop",
+    steps=("compact_code", "drain_heap", "immortalize"),
+    blame=0,
+)
 
 
 @pytest.mark.airflow
 def test_settings_come_from_airflows_configuration(airflow_home: Any) -> None:
     configuration = "[frostfork]\nenabled = True\ndeny = grpc, torch\npreload = off\n"
     configuration += "collapse = True\ncompact_code = False\nblame = 7\n"
+    configuration += (
+        "trust = mine.metrics:thread, yours\nmin_files = 3\nmax_megabytes = 0\nmax_seconds = 20\n"
+    )
+    configuration += "canary = False\ncanary_megabytes = 64\nledger =\nstale = renew\n"
     (airflow_home.path / "airflow.cfg").write_text(configuration)
     script = "from frostfork.airflow.settings import load; print(load())"
     shown = airflow_home.run(sys.executable, "-c", script, frostfork__preload="approved")
-    wanted = Settings(
-        True,
-        tuple(COMPONENTS),
-        "approved",
-        (),
-        ("grpc", "torch"),
-        ("drain_heap", "immortalize", "collapse"),
-        7,
+    wanted = replace(
+        DEFAULTS,
+        enabled=True,
+        preload="approved",
+        deny=("grpc", "torch"),
+        trust=("mine.metrics:thread", "yours"),
+        min_files=3,
+        max_bytes=None,
+        max_seconds=20,
+        canary=False,
+        canary_bytes=64 << 20,
+        ledger="",
+        stale="renew",
+        steps=("drain_heap", "immortalize", "collapse"),
+        blame=7,
     )
     assert shown.stdout.splitlines()[-1] == str(wanted), shown.stderr
 
 
 def test_defaults() -> None:
-    assert parse({}) == Settings(False, tuple(COMPONENTS), "learned", (), (), STEPS_ON, 0)
+    assert parse({}) == DEFAULTS
     assert parse({name: option["default"] for name, option in OPTIONS.items()}) == parse({})
 
 
@@ -120,6 +151,11 @@ def test_components(text: str, chosen: tuple[str, ...]) -> None:
         ("preload", "everything", "approved, learned or off"),
         ("merge", "perhaps", "True or False"),
         ("blame", "-1", "a whole number, 0 or more"),
+        ("min_children", "0", "a whole number, 1 or more"),
+        ("max_megabytes", "1 GB", "a whole number, 0 or more"),
+        ("stale", "ignore", "warn, stop or renew"),
+        ("trust", "numpy:thread:file", "each with :KIND"),
+        ("trust", "numpy:", "each with :KIND"),
         ("approved", "pandas; numpy", "module names"),
         ("deny", "google..cloud", "module names"),
     ],

@@ -17,13 +17,13 @@ enum { PAGES = 400, SLACK = 40 };
 
 static long page;
 
-#define CHECK_NEAR(bytes, pages) \
-  do { \
-    long long pages_ = (long long)(bytes) / page; \
-    if (pages_ < (pages) - SLACK || pages_ > (pages) + SLACK) { \
+#define CHECK_NEAR(bytes, pages)                                                                      \
+  do {                                                                                                \
+    long long pages_ = (long long)(bytes) / page;                                                     \
+    if (pages_ < (pages) - SLACK || pages_ > (pages) + SLACK) {                                       \
       fprintf(stderr, "%s:%d: %lld pages, not about %d\n", __FILE__, __LINE__, pages_, (int)(pages)); \
-      exit(1); \
-    } \
+      exit(1);                                                                                        \
+    }                                                                                                 \
   } while (0)
 
 static void touch(char *memory) {

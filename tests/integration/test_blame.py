@@ -62,7 +62,7 @@ def test_bytes_of_a_bytearray_are_counted_to_the_byte() -> None:
 
     pages, changed = owned(blamed(write), "tables", "bytearray")
     assert changed == 1_000_000
-    assert pages == 733
+    assert pages in (733, 734)  # wherever in its first page it begins
 
 
 def test_small_buffers_are_told_from_each_other() -> None:

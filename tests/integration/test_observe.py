@@ -141,10 +141,8 @@ def test_user_code_that_closes_and_reuses_descriptors_is_not_written_into(
 
 def test_a_record_cut_off_by_a_kill_is_left_out() -> None:
     journal = Journal()
-    os.write(
-        journal.fileno(),
-        b"import\0a\0/a.py\0" + b"1\0" + b"2\0" + b"3\0\0" + b"4\0" + b"5\0c\0" + b"import\0b\0/b.py\0" + b"4\0",
-    )
+    whole = [b"import", b"a", b"/a.py", b"1", b"2", b"3", b"", b"4", b"5", b"c"]
+    os.write(journal.fileno(), b"\0".join([*whole, b"import", b"b", b"/b.py", b"4", b""]))
     assert [module.name for module in Observation.from_journal(journal).modules] == ["a"]
     journal.close()
     with pytest.raises(ValueError, match="closed"):

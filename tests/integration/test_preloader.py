@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,12 +16,15 @@ import pytest
 
 from frostfork import (
     Installed,
+    Journal,
     ModuleImport,
     Observation,
     Preloader,
     PreloadMode,
     PreloadPolicy,
     find_installed,
+    fork,
+    observe,
 )
 
 
@@ -149,10 +153,11 @@ def test_a_local_helper_is_decided_once_and_again_when_it_succeeds_elsewhere(lib
     for _ in range(3):
         loader.learn(seen(library, "ffp_helper"))
         loader.learn(seen(library, "ffp_later", error="OSError"))
-    assert len(asked) == 2
+    assert asked == []
     assert set(loader.report.refused) == {"ffp_helper", "ffp_later"}
     (library / "ffp_later.py").write_text("")
     assert loader.learn(seen(library, "ffp_later")) == ["ffp_later"]
+    assert len(asked) == 1
     assert set(loader.report.refused) == {"ffp_helper"}
 
 
@@ -171,7 +176,7 @@ def test_what_is_denied_does_not_come_along(library: Path) -> None:
     (library / "ffp_denied.py").write_text("")
     loader = preloader(library, "ffp_pkg", deny=("ffp_denied",))
     assert loader.learn(seen(library, "ffp_pkg")) == []
-    assert loader.report.refused["ffp_pkg"] == "would import ffp_denied, which is denied by configuration"
+    assert loader.report.refused["ffp_pkg"] == "would import ffp_denied, which is denied"
     assert not [name for name in sys.modules if name.startswith("ffp_")]
     assert not [finder for finder in sys.meta_path if type(finder).__name__ == "ImportGuard"]
 
@@ -198,3 +203,106 @@ def test_a_second_signal_is_handled_at_once(library: Path, handler: str) -> None
     (library / "ffp_kill.py").write_text(f"import os, signal\n{kill}{kill}print('went on')\n")
     done = killed(library, handler)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM if "DFL" in handler else 5, ""), done.stderr
+
+
+def observed_in_a_child(folder: Path, statements: str) -> Observation:
+    """What a forked child imports that runs these."""
+    journal = Journal()
+    pid = fork()
+    if pid == 0:
+        try:
+            with observe(journal, pages=False):
+                exec(statements, {})  # as a DAG file would
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    with contextlib.closing(journal):
+        return Observation.from_journal(journal)
+
+
+def test_a_circular_import_is_entered_from_the_side_from_which_children_entered(library: Path) -> None:
+    """The names are such that any other order, by name or by who was imported last, meets the circle from inside."""
+    (library / "ffp_z.py").write_text("VALUE = 1\nfrom ffp_a import OTHER\n")
+    (library / "ffp_a.py").write_text("from ffp_z import VALUE\nOTHER = VALUE + 1\n")
+    (library / "ffp_user.py").write_text("import ffp_z\n")
+    seen_there = observed_in_a_child(library, "import ffp_user")
+    assert [module.name for module in seen_there.modules] == ["ffp_user", "ffp_z", "ffp_a"]
+    inside = subprocess.run(
+        [sys.executable, "-c", "import ffp_a"], cwd=library, capture_output=True, text=True, timeout=60
+    )
+    assert "partially initialized module" in inside.stderr
+
+    loader = preloader(library, "ffp_z", "ffp_a", "ffp_user")
+    assert loader.learn(seen_there) == ["ffp_user"]
+    assert {"ffp_z", "ffp_a"} <= sys.modules.keys()
+    for name in ("ffp_z", "ffp_a", "ffp_user"):
+        del sys.modules[name]
+    without_user = preloader(library, "ffp_z", "ffp_a")  # ffp_user is not installed then
+    assert without_user.learn(seen_there) == ["ffp_z"]
+    assert without_user.report.refused == {"ffp_user": "not from an installed distribution"}
+
+
+def test_a_package_whose_parts_import_each_other(library: Path) -> None:
+    (library / "ffp_circle").mkdir()
+    (library / "ffp_circle" / "__init__.py").write_text("from ffp_circle.second import LAST\n")
+    (library / "ffp_circle" / "second.py").write_text("FIRST = 1\nfrom ffp_circle.first import LAST\n")
+    (library / "ffp_circle" / "first.py").write_text(
+        "from ffp_circle.second import FIRST\nLAST = FIRST + 1\n"
+    )
+    seen_there = observed_in_a_child(library, "import ffp_circle.first")
+    loader = preloader(library, "ffp_circle")
+    assert loader.learn(seen_there) == ["ffp_circle"]
+    assert sys.modules["ffp_circle.first"].LAST == 2
+    assert loader.report.refused == {}
+    assert set(loader.report.preloaded) == {"ffp_circle", "ffp_circle.first", "ffp_circle.second"}
+
+
+def test_a_denied_module_that_is_not_there_denies_nothing(library: Path) -> None:
+    (library / "ffp_optional.py").write_text("try:\n    import ffp_missing\nexcept ImportError:\n    pass\n")
+    loader = preloader(library, "ffp_optional", deny=("ffp_missing",))
+    assert loader.learn(seen(library, "ffp_optional")) == ["ffp_optional"]
+
+
+def test_what_is_planned_again_counts_what_is_there(library: Path) -> None:
+    """The budget is for the parent, not for each report."""
+    for name in ("ffp_one", "ffp_two", "ffp_three"):
+        (library / f"{name}.py").write_text("")
+    loader = preloader(library, "ffp_one", "ffp_two", "ffp_three", max_bytes=2 * 4096)
+    assert loader.learn(seen(library, "ffp_one")) == ["ffp_one"]
+    assert loader.learn(seen(library, "ffp_two")) == ["ffp_two"]
+    assert loader.learn(seen(library, "ffp_three")) == []
+    assert "of max_bytes" in loader.report.refused["ffp_three"]
+
+
+def test_what_something_took_out_of_sys_modules_is_not_imported_again(library: Path) -> None:
+    (library / "ffp_gone.py").write_text("")
+    (library / "ffp_other.py").write_text("")
+    loader = preloader(library, "ffp_gone", "ffp_other")
+    assert loader.learn(seen(library, "ffp_gone")) == ["ffp_gone"]
+    del sys.modules["ffp_gone"]
+    assert loader.learn(seen(library, "ffp_gone")) == []
+    assert loader.learn(seen(library, "ffp_other")) == ["ffp_other"]
+
+
+def test_distributions_of_this_interpreter() -> None:
+    installed = find_installed()
+    assert installed.distribution("psutil._pslinux") == "psutil"
+    assert installed.distribution("_pytest.config") == "pytest"
+    assert installed.distribution("json.decoder") is None
+    assert installed.distribution("ffp_nobodys") is None
+
+
+def test_distributions_that_share_a_package(library: Path) -> None:
+    for name, part in (("ffp-one", "one"), ("ffp-two", "two")):
+        (library / "ffp_space" / part).mkdir(parents=True)
+        (library / "ffp_space" / part / "__init__.py").write_text("")
+        info = library / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"ffp_space/{part}/__init__.py,,\n{info.name}/RECORD,,\n")
+    installed = find_installed()
+    assert "ffp_space" in installed.names
+    assert installed.distribution("ffp_space") is None
+    assert installed.distribution("ffp_space.one") == "ffp-one"
+    assert installed.distribution("ffp_space.two.deeper") == "ffp-two"
+    assert installed.distribution("ffp_space.three") is None

@@ -58,9 +58,17 @@ def test_the_same_version_installed_again_is_a_change(site: Path, watch: Install
 
 def test_a_removed_distribution_is_told_and_then_forgotten(site: Path, watch: InstalledWatch) -> None:
     remove(site)
+    assert watch.changes() == []  # it may be amid an upgrade
     assert [str(change) for change in watch.changes()] == ["frozen_peas 1.0 was removed"]
     install(site, "1.0")
     assert watch.changes() == []
+
+
+def test_an_upgrade_is_one_change_however_long_it_takes(site: Path, watch: InstalledWatch) -> None:
+    remove(site)
+    assert watch.changes() == []
+    install(site, "2.0")
+    assert [str(change) for change in watch.changes()] == ["frozen_peas 1.0 became 2.0"]
 
 
 def test_an_editable_install_in_its_place_is_a_change(site: Path, watch: InstalledWatch) -> None:

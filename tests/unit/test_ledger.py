@@ -31,7 +31,11 @@ def test_sums_over_children() -> None:
     inner = module("inner", bytes=200, cumulative_bytes=200, importer="outer")
     bad = module("bad", error="ImportError", origin=None, importer="outer")
     observation = Observation([outer, inner, bad], threads=["outer"], complete=True, wall_seconds=2.0)
-    assert [record.name for record in ledger.record(observation, "a.py", now=10.0)] == ["outer", "inner", "bad"]
+    assert [record.name for record in ledger.record(observation, "a.py", now=10.0)] == [
+        "outer",
+        "inner",
+        "bad",
+    ]
     assert [record.name for record in ledger.record(Observation([inner]), "b.py", now=20.0)] == ["inner"]
     known = ledger.get("inner")
     assert known is not None
@@ -62,7 +66,14 @@ def test_sources_know_their_modules_and_modules_their_sources() -> None:
     assert ledger.modules_of("a.py") == {"x", "y"}
     assert ledger.modules_of("never.py") == frozenset()
     a, b = ledger.sources["a.py"], ledger.sources["b.py"]
-    assert (a.path, a.children, a.failures, a.seconds, a.import_seconds, a.bytes) == ("a.py", 1, 0, 2.0, 1.0, 12)
+    assert (a.path, a.children, a.failures, a.seconds, a.import_seconds, a.bytes) == (
+        "a.py",
+        1,
+        0,
+        2.0,
+        1.0,
+        12,
+    )
     assert (b.children, b.failures, b.seconds, b.import_seconds, b.last_seen) == (1, 1, 0.0, 0.5, 2.0)
 
 
@@ -115,7 +126,9 @@ def test_origins_and_importers_are_bounded_and_too_many_origins_belong_to_nobody
 def test_numbers_that_no_clock_gives_count_as_nothing() -> None:
     ledger = Ledger()
     for odd in (math.nan, math.inf, -1.0, 1e300):
-        ledger.record(Observation([module("m", seconds=odd, cumulative=odd, bytes=-5, cumulative_bytes=2**80)]))
+        ledger.record(
+            Observation([module("m", seconds=odd, cumulative=odd, bytes=-5, cumulative_bytes=2**80)])
+        )
     known = ledger.get("m")
     assert known is not None
     assert (known.seconds, known.cumulative, known.bytes, known.cumulative_bytes) == (0.0, 0.0, 0, 0)

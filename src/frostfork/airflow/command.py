@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class NewParentError(SystemExit):
-    """Ends Airflow's command, in good order, so that ours can begin again with what is installed now."""
-
-    def __init__(self) -> None:
-        super().__init__(os.EX_OK)
-
-
 def run_dag_processor(arguments: Sequence[str], manager: type) -> None:
     """Run ``airflow dag-processor ARGUMENTS`` with this manager class. Returns when Airflow's command does."""
     from airflow import configuration

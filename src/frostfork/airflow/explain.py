@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostfork.airflow.learning import DagFileLearner
+from frostfork.airflow.no_database import no_database
 from frostfork.airflow.remembering import ledger_path
 from frostfork.airflow.settings import load
 from frostfork.errors import LedgerError
@@ -58,7 +59,14 @@ def explain(module: str, *, canary: bool) -> Explanation:
         raise LedgerError(f"of the {children} children in {path}, none imported {module}")
     verdict = None
     if canary and preloader.canary is not None and module not in sys.modules:
-        with preloader.canary.start([module], deny=preloader.policy.deny, local_names=local_names) as trial:
+        trial = preloader.canary.start(
+            [module],
+            deny=preloader.policy.deny,
+            local_names=local_names,
+            tolerates=preloader.policy.tolerates,
+            around=no_database,
+        )
+        with trial:
             verdict = trial.wait().get(module)
     plan = preloader.policy.plan(
         preloader.ledger,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from dataclasses import replace
@@ -21,6 +22,8 @@ from frostfork.preload import PreloadMode, PreloadPolicy
 from frostfork.preloader import Preloader, find_installed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from frostfork.airflow.settings import Settings
     from frostfork.journal import Journal
 
@@ -29,8 +32,11 @@ log = logging.getLogger("frostfork.airflow")
 # While the parent imports it serves no child, and their time limit runs on.
 _BUDGET_SECONDS = 5.0
 
-# To note which code runs costs a parse some milliseconds. It is done in a file's second parse, since the first one
-# imports, which runs much code that later parses will not; and now and then later.
+# Before the first fork nobody waits yet, and each module that is there by then is one that no child imports.
+_BEGIN_SECONDS = 60.0
+
+# To note which code runs costs a parse some milliseconds. It is done once the parent has all that a file imports, for an
+# import runs much code that later parses will not; and now and then later.
 CODE_EVERY = 50
 
 
@@ -39,8 +45,8 @@ class DagFileLearner:
 
     def __init__(self, settings: Settings, plugins_folder: str | None) -> None:
         self._next_look = 0.0
-        # By file: parses since one that made the parent import something, and that one.
-        self._parses: dict[str, int] = {}
+        self._seen: set[str] = set()  # files
+        self._noted: dict[str, int] = {}  # by file: parses since its code was noted
         self._imported = False  # since the last result
         self.folders = UserFolders()
         self.remembering = Remembering(ledger_path(settings), settings.ledger_days)
@@ -63,9 +69,13 @@ class DagFileLearner:
         if self.folders.add(folder):
             self.preloader.policy = replace(self.preloader.policy, excluded=self.folders.paths)
 
+    def begin(self) -> None:
+        """Before the first fork: import what an earlier run learned."""
+        self._note_imports(self.preloader.load, _BEGIN_SECONDS)
+
     def before_fork(self) -> None:
         """Act on what came to pass since the last fork: a canary's verdicts, new files, changed distributions."""
-        self._import()
+        self._note_imports(self.preloader.poll, _BUDGET_SECONDS)
         self._make_room()
         self.freshness.look()
         self.warming.run_if_due()
@@ -88,26 +98,35 @@ class DagFileLearner:
 
     def wants_code(self, source: str) -> bool:
         """Whether the next parse of this file is to note which code runs."""
-        return self._parses.get(source, 0) % CODE_EVERY == 1
+        parses = self._noted.get(source)
+        if parses is not None:
+            return parses >= CODE_EVERY
+        used = self.preloader.ledger.modules_of(source)
+        return source in self._seen and not any(map(self.preloader.is_coming, used))
 
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
         try:
             observed = Observation.from_journal(journal)
             observed.hot_code = [code for code in observed.hot_code if not self.folders.hold(code[0])]
+            self._seen.add(source)
             self.remembering.record(observed, source)
-            self.preloader.record(observed, source)
-            self._import()
-            imported, self._imported = self._imported, False
-            self._parses[source] = 1 if imported else self._parses.get(source, 0) + 1
+            self._note_imports(functools.partial(self.preloader.learn, observed, source), _BUDGET_SECONDS)
+            if observed.hot_code:
+                self._noted[source] = 0
+            elif any(self.preloader.is_coming(module.name) for module in observed.modules):
+                self._noted.pop(source, None)
+            elif source in self._noted:
+                self._noted[source] += 1
             self.judging.read(journal)
-            self.warming.parsed(imported, len(self._parses))
+            imported, self._imported = self._imported, False
+            self.warming.parsed(imported, len(self._seen))
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
 
-    def _import(self) -> None:
+    def _note_imports(self, importing: Callable[..., list[str]], budget_seconds: float) -> None:
         try:
-            imported = self.preloader.advance(budget_seconds=_BUDGET_SECONDS)
+            imported = importing(budget_seconds=budget_seconds)
         except Exception:
             log.exception("frostfork could not import for its children")
             return

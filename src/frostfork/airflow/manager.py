@@ -31,7 +31,7 @@ from airflow.sdk.execution_time import comms, supervisor
 
 from frostfork._signals import DeferredSignals
 from frostfork.airflow import child_logging
-from frostfork.airflow.command import NewParentError, replace_name
+from frostfork.airflow.command import replace_name
 from frostfork.airflow.decoder import ReadyTypeAdapter, warm_channel
 from frostfork.airflow.learning import DagFileLearner
 from frostfork.airflow.polling import Poll
@@ -128,6 +128,7 @@ class SharedParentManager(DagFileProcessorManager):
     """Airflow's manager, whose process holds what its children would each import."""
 
     learner: DagFileLearner | None = None
+    begin_again: ClassVar[bool] = False  # it ended for a parent that has what is installed now
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -147,6 +148,7 @@ class SharedParentManager(DagFileProcessorManager):
         self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
         ObservedFileProcess.learner = self.learner
         super().before_run()
+        self.learner.begin()
 
     def prepare_process_context(self) -> None:
         super().prepare_process_context()
@@ -178,7 +180,10 @@ class SharedParentManager(DagFileProcessorManager):
         if self.learner is not None and self.learner.freshness.wants_new_parent:
             # Children that still parse have their time limit, and the loop comes here again until the last has ended.
             if not self._processors:
-                raise NewParentError
+                type(self).begin_again = True
+                raise SystemExit(
+                    os.EX_OK
+                )  # Airflow takes that for a good end of the job, and its command returns
             return
         # Airflow's handlers raise SystemExit. Python runs them in the at-fork hooks if a signal comes during a fork,
         # and drops what a hook raises; or they leave a child that no list has yet.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -43,7 +44,7 @@ def dag_processor(arguments: tuple[str, ...]) -> None:
     configuration switches it on; where it is off, Airflow's own manager runs.
     """
     try:
-        from frostfork.airflow.command import NewParentError, run_dag_processor
+        from frostfork.airflow.command import run_dag_processor
         from frostfork.airflow.settings import load
 
         manager: type
@@ -56,9 +57,8 @@ def dag_processor(arguments: tuple[str, ...]) -> None:
             from airflow.dag_processing.manager import DagFileProcessorManager
 
             manager = DagFileProcessorManager
-        try:
-            run_dag_processor(arguments, manager)
-        except NewParentError:
+        run_dag_processor(arguments, manager)
+        if getattr(manager, "begin_again", False):
             _begin_again()
     except FrostforkError as error:
         raise click.ClickException(str(error)) from error
@@ -75,10 +75,11 @@ def explain(module: str, canary: bool, as_json: bool) -> None:
 
     It asks the ledger that `frostfork airflow dag-processor` keeps, and the same settings.
     """
-    from frostfork.airflow.explain import explain as ask
-
     try:
-        found = ask(module, canary=canary)
+        from frostfork.airflow.explain import explain as ask
+
+        with contextlib.redirect_stdout(sys.stderr):  # Airflow's log
+            found = ask(module, canary=canary)
     except FrostforkError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

@@ -8,16 +8,22 @@ within others included, and so knows whose own code did something.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from frostfork.fingerprint import interpreter, kernel
+from frostfork.fingerprint import interpreter, kernel, randomness
 from frostfork.fingerprint.interpreter import watch_registrations
-from frostfork.fingerprint.library import RandomStates, deep_probes
+from frostfork.fingerprint.library import library_probes
 from frostfork.fingerprint.probe import Effect, Probe
 
-__all__ = ["QUICK", "Effect", "Probe", "RandomStates", "compare", "deep_probes", "take", "watch_registrations"]
+__all__ = ["QUICK", "Effect", "Probe", "compare", "deep_probes", "take", "watch_registrations"]
 
-QUICK = (*kernel.PROBES, *interpreter.PROBES)
+QUICK = (*kernel.PROBES, *interpreter.PROBES, *randomness.QUICK)
+
+
+def deep_probes(unsafe_libraries: Iterable[tuple[str, str]]) -> tuple[Probe, ...]:
+    """What is looked at less often, for one canary: it remembers what there was when it began."""
+    return (*library_probes(unsafe_libraries), *randomness.DEEP)
 
 
 def take(probes: tuple[Probe, ...]) -> list[Any]:

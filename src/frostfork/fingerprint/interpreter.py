@@ -108,7 +108,7 @@ def watch_registrations() -> None:
         add(hook)
         _audit_hooks.append(named(hook))
 
-    os.register_at_fork = posix.register_at_fork = register_at_fork  # type: ignore[assignment]
+    os.register_at_fork = posix.register_at_fork = register_at_fork
     sys.addaudithook = addaudithook
 
 
@@ -170,5 +170,7 @@ PROBES = (
     Probe(_traces, _explain_traces),
     Probe(atexit._ncallbacks, _explain_atexit),
     Probe(_collector, _explain_collector),
-    Probe(_limits, becomes("limit", "set recursion limit, switch interval and digits from {before} to {after}")),
+    Probe(
+        _limits, becomes("limit", "set recursion limit, switch interval and digits from {before} to {after}")
+    ),
 )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import _locale
-import _signal
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import signal
@@ -16,25 +16,41 @@ from typing import Any
 from frostfork import _core
 from frostfork.fingerprint.probe import Effect, Identities, Probe, becomes, named, read
 
-# An import may end its threads, files and children a moment later than itself.
-_PATIENCE_SECONDS = 0.05
+# An import may end its threads, files and children a moment later than itself. Naps, not a time: on a busy machine
+# they take longer, as all else does.
+_NAPS, _NAP_SECONDS = 50, 0.001
 _NOT_STATE = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
-def _gone_after_a_moment(look: Callable[[], frozenset[str]], before: frozenset[str]) -> frozenset[str]:
-    """What is new and stays."""
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while (new := look() - before) and time.monotonic() < end:
-        time.sleep(0.001)
-    return new
+class _Patience:
+    """What is new, and is still there after a moment. Once for each: all that contain an import see the same."""
+
+    def __init__(self, look: Callable[[], frozenset[str]]) -> None:
+        self._look = look
+        self._stays: frozenset[str] = frozenset()
+
+    def has_news(self, before: frozenset[str]) -> bool:
+        return bool(self._look() - before - self._stays)
+
+    def left(self, before: frozenset[str]) -> frozenset[str]:
+        for _ in range(_NAPS):
+            if not self.has_news(before):
+                break
+            time.sleep(_NAP_SECONDS)
+        now = self._look()
+        self._stays = (self._stays | (now - before)) & now
+        return now - before
 
 
 def _threads() -> frozenset[str]:
     return frozenset(os.listdir("/proc/self/task"))
 
 
-def _explain_threads(before: frozenset[str], after: frozenset[str]) -> Iterator[Effect]:
-    left = _gone_after_a_moment(_threads, before)
+_patient_threads = _Patience(_threads)
+
+
+def _explain_threads(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
+    left = _patient_threads.left(before)
     names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     for task in sorted(left):
         if task in names:
@@ -62,10 +78,10 @@ def children_of(pid: int) -> list[str]:
     if any(text is not None for text in listed):
         return [child for text in listed for child in (text or "").split()]
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (fields := (read(f"/proc/{name}/stat") or "").rpartition(")")[2].split()):
-            if fields[1] == str(pid):
-                found.append(name)
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        fields = (read(f"/proc/{name}/stat") or "").rpartition(")")[2].split()
+        if fields[1:2] == [str(pid)]:
+            found.append(name)
     return found
 
 
@@ -73,8 +89,11 @@ def _is_zombie(pid: str) -> bool:
     return (read(f"/proc/{pid}/stat") or ") Z").rpartition(")")[2].split()[0] in "ZX"
 
 
-def _explain_children(before: frozenset[str], after: frozenset[str]) -> Iterator[Effect]:
-    for pid in sorted(_gone_after_a_moment(_children, before)):
+_patient_children = _Patience(_children)
+
+
+def _explain_children(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
+    for pid in sorted(_patient_children.left(before)):
         yield "process", f"left the process {(read(f'/proc/{pid}/comm') or '?').strip()!r} ({pid}) running"
 
 
@@ -85,10 +104,13 @@ def _descriptors() -> frozenset[str]:
     return frozenset(os.listdir("/proc/self/fd")) - {str(spare)}
 
 
-def _explain_descriptors(before: frozenset[str], after: frozenset[str]) -> Iterator[Effect]:
-    if after - before:
+_patient_descriptors = _Patience(_descriptors)
+
+
+def _explain_descriptors(before: frozenset[str], _after: frozenset[str]) -> Iterator[Effect]:
+    if _patient_descriptors.has_news(before):
         gc.collect()  # what only garbage holds is not left open
-    for fd in sorted(_gone_after_a_moment(_descriptors, before)):
+    for fd in sorted(_patient_descriptors.left(before)):
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
@@ -157,6 +179,13 @@ def _umask() -> int:
     return mask
 
 
+def _megabytes_printed() -> int:
+    try:
+        return os.fstat(1).st_size >> 20
+    except OSError:
+        return 0
+
+
 def _locale_now() -> str:
     return _locale.setlocale(_locale.LC_ALL)
 
@@ -167,6 +196,7 @@ PROBES = (
     Probe(_descriptors, _explain_descriptors),
     Probe(_signals, _explain_signals),
     Probe(_environment, _explain_environment),
+    Probe(_megabytes_printed, becomes("output", "printed more than {after} MB")),
     Probe(_locale_now, becomes("locale", "set the locale to {after}")),
     Probe(_directory, becomes("directory", "changed the working directory to {after}")),
     Probe(_umask, becomes("umask", "set the umask from {before:o} to {after:o}")),

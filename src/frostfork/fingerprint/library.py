@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What takes longer to look at: random states, the standard library's functions, loggers, limits, shared libraries.
+"""What takes longer to look at: the standard library's functions, loggers, limits, shared libraries.
 
 It is looked at after each module that was asked for, with all that it brought along, not after each of those.
 """
@@ -23,13 +23,14 @@ _MODULES = ("builtins", "importlib", "json", "logging", "multiprocessing", "os",
 _CLASSES = (("http.client", "HTTPConnection"), ("json", "JSONDecoder"), ("json", "JSONEncoder"), ("logging", "Handler"),
             ("logging", "Logger"), ("socket", "socket"), ("ssl", "SSLContext"), ("ssl", "SSLSocket"),
             ("subprocess", "Popen"), ("threading", "Thread"))  # fmt: skip
+_PRIVATE = ("_create_default_https_context",)  # which many put another in the place of
 _HOOKS = ("excepthook", "unraisablehook", "displayhook", "breakpointhook")  # another probe's
 
 
 class _Standard(dict[str, dict[str, object]]):
     """Compared by identity."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -57,12 +58,16 @@ def _standard() -> _Standard:
             found[name] = {
                 key: value
                 for key, value in module.__dict__.items()
-                if key[0] != "_" and key not in _HOOKS and (callable(value) or key in ("environ", "stdout", "stderr"))
+                if (key[0] != "_" or name == "builtins" or key in _PRIVATE)
+                and key not in _HOOKS
+                and (callable(value) or key in ("environ", "stdout", "stderr"))
             }
     for name, attribute in _CLASSES:
         kind = getattr(sys.modules.get(name), attribute, None)
         if isinstance(kind, type):
-            found[f"{name}.{attribute}"] = dict(kind.__dict__)
+            # Annotations are made when they are first asked for.
+            values = kind.__dict__.items()
+            found[f"{name}.{attribute}"] = {key: value for key, value in values if "annot" not in key}
     return found
 
 
@@ -79,39 +84,6 @@ def _explain_standard(before: _Standard, after: _Standard) -> Iterator[Effect]:
         yield "patched", f"put {named(value)} in the place of {place}.{key}"
 
 
-def _states() -> dict[str, object]:
-    """By generator that is loaded: its state."""
-    states: dict[str, object] = {}
-    if (generator := getattr(sys.modules.get("random"), "_inst", None)) is not None:
-        states["random"] = generator.getstate()
-    if (generator := getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)) is not None:
-        state = generator.get_state(legacy=False)["state"]
-        states["numpy.random"] = repr(state.get("pos")), bytes(state["key"])
-    return states
-
-
-class RandomStates:
-    """A generator that an import loads and then seeds is seen, too: note() is to be called in between."""
-
-    def __init__(self) -> None:
-        self._first: dict[str, object] = {}
-
-    def note(self, module: str) -> None:
-        """After the import of each module."""
-        if module in ("random", "numpy.random.mtrand"):
-            for name, state in _states().items():
-                self._first.setdefault(name, state)
-
-    def take(self) -> dict[str, object]:
-        self._first = _states()
-        return self._first
-
-    def explain(self, before: dict[str, object], after: dict[str, object]) -> Iterator[Effect]:
-        for name, state in after.items():
-            if before.get(name, state) != state:
-                yield "random", f"seeded {name}, or drew from it"
-
-
 def _explain_modules(before: dict[str, object], after: dict[str, object]) -> Iterator[Effect]:
     for name in before:
         if after.get(name) is not before[name]:
@@ -121,7 +93,7 @@ def _explain_modules(before: dict[str, object], after: dict[str, object]) -> Ite
 class _Modules(dict[str, object]):
     """sys.modules as it was; new ones do not count."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __ne__(self, other: object) -> bool:
         return any(True for _ in _explain_modules(self, other))  # type: ignore[arg-type]
@@ -165,7 +137,7 @@ def _explain_limits(before: Any, after: Any) -> Iterator[Effect]:
 
 
 class Libraries:
-    """Shared libraries that match one of some patterns, with reasons. The maps are read only if something was loaded."""
+    """Shared libraries that match one of some patterns. The maps are read only if something was loaded."""
 
     def __init__(self, unsafe: Iterable[tuple[str, str]]) -> None:
         self._unsafe = tuple(unsafe)
@@ -189,16 +161,13 @@ def _mapped() -> frozenset[str]:
     return frozenset(line.rpartition("/")[2] for line in lines if ".so" in line)
 
 
-def deep_probes(randoms: RandomStates, unsafe: Iterable[tuple[str, str]]) -> tuple[Probe, ...]:
+def library_probes(unsafe: Iterable[tuple[str, str]]) -> tuple[Probe, ...]:
     """For one canary."""
     loggers, libraries = Loggers(), Libraries(unsafe)
     return (
-        Probe(randoms.take, randoms.explain),
         Probe(_standard, _explain_standard),
         Probe(lambda: _Modules(sys.modules), _explain_modules),
         Probe(loggers.take, loggers.explain),
         Probe(_limits, _explain_limits),
         Probe(libraries.take, libraries.explain),
     )
-
-

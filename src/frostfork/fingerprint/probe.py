@@ -26,7 +26,9 @@ class Identities(tuple[object, ...]):
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identities) and len(self) == len(other) and all(map(operator.is_, self, other))
+        return (
+            isinstance(other, Identities) and len(self) == len(other) and all(map(operator.is_, self, other))
+        )
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -43,8 +45,8 @@ def named(thing: object) -> str:
         return repr(thing)[:100]
     try:
         module, name = thing.__module__, thing.__qualname__  # type: ignore[attr-defined]
-        if isinstance(module, str) and isinstance(name, str):
-            return f"{module}.{name}"
+        if isinstance(name, str):
+            return f"{module}.{name}" if isinstance(module, str) else name
     except Exception:  # noqa: S110 - a __getattr__ of its own
         pass
     return f"an object of {type(thing).__module__}.{type(thing).__qualname__}"

@@ -9,9 +9,9 @@ The last field of a module is its set of sources, in hexadecimal, one bit for ea
 ledgers have equal bytes. hot_code is left out: its line numbers change with each upgrade, and children show it again
 in the first parses.
 
-The reader takes nothing for granted, since a file may be cut off, damaged, or written by someone else: each field's type
-and range is checked, line by line, so that what does not fit is never held in memory as a whole. The checksum finds
-damage, not malice; see ledger_file for whom a file is taken from.
+The reader takes nothing for granted, since a file may be cut off, damaged, or written by someone else: each field's
+type and range is checked, line by line, so that what does not fit is never held in memory as a whole. The checksum
+finds damage, not malice; see ledger_file for whom a file is taken from.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _MAX_RECORDS = 1_000_000
 _MAX_COUNT = 2**63 - 1
 _MAX_SECONDS = 1e15
 _HEADER = {_MAGIC, "children", "sources", "modules", "crc32"}
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
 _HEXADECIMAL = re.compile("[0-9a-f]+")
 
 
@@ -63,7 +64,9 @@ def to_bytes(ledger: Ledger) -> bytes:
         "crc32": zlib.crc32(body),
     }
     if len(body) > MAX_BYTES - 1000 or len(paths) + modules > _MAX_RECORDS:
-        raise LedgerError(f"this ledger has {len(body)} bytes in {len(paths) + modules} lines, too many to write")
+        raise LedgerError(
+            f"this ledger has {len(body)} bytes in {len(paths) + modules} lines, too many to write"
+        )
     return _line(header) + body
 
 
@@ -187,7 +190,7 @@ def _add_module(ledger: Ledger, fields: Any, sources: int) -> None:
 
 
 def _line(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return _ENCODER.encode(value).encode() + b"\n"
 
 
 def _parsed(line: bytes, what: str) -> Any:

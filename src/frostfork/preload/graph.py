@@ -91,7 +91,9 @@ def importers_first(graph: Graph) -> list[str]:
     """
     groups = circles(graph)
     group_of = {name: i for i, group in enumerate(groups) for name in group}
-    targets = [{group_of[target] for name in group for target in graph[name]} - {i} for i, group in enumerate(groups)]
+    targets = [
+        {group_of[target] for name in group for target in graph[name]} - {i} for i, group in enumerate(groups)
+    ]
     entered = {target for name in graph for target in graph[name] if group_of[target] != group_of[name]}
     waits = [0] * len(groups)
     for group in targets:

@@ -17,13 +17,13 @@ class Installed:
     An editable install, a DAG folder, a zip file or a script's folder is none of these: its files are edited, and a
     parent that has them imported would go on with the old text.
 
-    distributions: by module or package, the name of the distribution that it came with. Where several distributions
-    share a package, as those of `google.cloud` do, it names what lies below.
+    distributions: by module or package, the name of the distribution that it came with, and all that lies in it. None
+    for a package that several share, as those of google.cloud do: they are named at what lies in that.
     """
 
     folders: tuple[str, ...]
     names: frozenset[str]
-    distributions: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
+    distributions: Mapping[str, str | None] = field(default_factory=dict, hash=False, repr=False)
 
     def holds(self, module: str, origins: Iterable[str]) -> bool:
         """Whether a module of this name, found at these places, belongs to an installed distribution.
@@ -39,9 +39,8 @@ class Installed:
     def distribution(self, module: str) -> str | None:
         """The distribution that a module came with; None for the standard library and for what nobody installed."""
         for name in (module, *ancestors(module)):
-            found = self.distributions.get(name)
-            if found is not None:
-                return found
+            if name in self.distributions:
+                return self.distributions[name]
         return None
 
 

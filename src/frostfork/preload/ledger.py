@@ -22,7 +22,7 @@ _TICKS = 2**26  # in a second; four years of them add up without rounding
 _MOST_SECONDS = 1e7  # what one child may claim
 _MOST_BYTES = 2**50
 
-MAX_IMPORTERS = 8
+MAX_IMPORTERS = 16  # as many as a set holds in 700 bytes
 MAX_ORIGINS = 32
 NOWHERE = "?"  # what observe() calls the origin of something that is no module
 

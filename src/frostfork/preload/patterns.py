@@ -19,7 +19,9 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """One expression for all patterns: thousands of modules are asked about in one go."""
     if not patterns:
         return re.compile(r"(?!)")
-    either = "|".join(fnmatch.translate(pattern).removesuffix(r"\Z").removesuffix(r"\z") for pattern in patterns)
+    either = "|".join(
+        fnmatch.translate(pattern).removesuffix(r"\Z").removesuffix(r"\z") for pattern in patterns
+    )
     return re.compile(rf"(?:{either})(?:\..*)?", re.DOTALL)
 
 

@@ -74,8 +74,8 @@ def choose(
 ) -> Choice:
     """Take whatever is wanted, brings nothing harmful along, and fits.
 
-    records: all that is not in the parent yet, sorted by name. unwanted: what speaks against these concerns them alone, or
-    those that import them as well: then they are harmful too, with the reason.
+    records: all that is not in the parent yet, sorted by name. unwanted: modules that something speaks against.
+    harmful: those of them whose importers it speaks against as well, with the reason.
     """
     closures = Closures(_brings(records))
     choice = Choice()
@@ -100,7 +100,9 @@ def choose(
             cost = sums.cost(new)
             objection = budget.objection(cost, spent)
             if objection is not None:
-                choice.refused.update((name, objection) for name in closures.groups[i] if name not in unwanted)
+                choice.refused.update(
+                    (name, objection) for name in closures.groups[i] if name not in unwanted
+                )
                 continue
             spent += cost
         taken |= new

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import fnmatch
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -67,7 +68,8 @@ class PreloadPolicy:
     excluded: folders of the user's own code, should they lie inside an installed folder.
     min_children, min_files: how many children, of how many different files, must have imported a module.
     max_bytes, max_seconds: what the parent may spend on all preloads together; None is no limit.
-    trusted: patterns "module" or "module:kind", to overrule the shipped list and what was seen of threads and by the canary.
+    trusted: patterns "module" or "module:kind", to overrule the shipped list, and what children showed of threads and
+        canaries of effects.
     """
 
     installed: Installed
@@ -150,7 +152,18 @@ class PreloadPolicy:
         doer = finding.module or module
         if self._trusts(module, finding.kind) or self._trusts(doer, finding.kind):
             return True
-        return any(finding.kind == entry.kind and matches(doer, (entry.pattern,)) for entry in HARMLESS)
+        top = doer.partition(".")[0]
+        return any(
+            finding.kind == entry.kind
+            and matches(doer, (entry.pattern,))
+            and fnmatch.fnmatchcase(finding.detail, entry.detail.format(top=top))
+            for entry in HARMLESS
+        )
+
+    @property
+    def forbidden(self) -> tuple[str, ...]:
+        """Patterns of what no import may bring along: the user's, and those of the shipped list but for the trusted."""
+        return (*self.deny, *(pattern for pattern in _UNSAFE if not self._trusts(pattern)))
 
     @property
     def _welcome(self) -> str:
@@ -180,7 +193,10 @@ class PreloadPolicy:
         if self.mode is PreloadMode.APPROVED and not matches(name, self.approved):
             yield "not approved by configuration", False
         if module.children < self.min_children:
-            yield f"{module.children} children imported it, fewer than min_children = {self.min_children}", False
+            yield (
+                f"{module.children} children imported it, fewer than min_children = {self.min_children}",
+                False,
+            )
         files = max(1, module.files)  # what a child ran may be unknown, but it ran something
         if files < self.min_files:
             yield f"{files} files import it, fewer than min_files = {self.min_files}", False
@@ -189,7 +205,9 @@ class PreloadPolicy:
             yield f"known to be unsafe before a fork: {reason}", True
         for finding in verdict.findings if verdict is not None else ():
             if not self.tolerates(name, finding):
-                yield f"in the canary, {finding.module or name} {finding.detail} ({finding.kind})", True
+                # Whoever imports what merely raised may well expect that.
+                harms = finding.kind not in ("raised", "denied")
+                yield f"in the canary, {finding.module or name} {finding.detail} ({finding.kind})", harms
 
     def _trusts(self, module: str, kind: str = "") -> bool:
         for entry in self.trusted:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ _DESCRIBED = {
     "file": "an open file, pipe or the like; or it closed what was not its own",
     "socket": "an open socket",
     "lock": "a lock on a file",
+    "output": "more than a megabyte on standard output and standard error",
     # What it changed.
     "signal": "a signal handler, Python's or another, or the mask of blocked signals",
     "environment": "an environment variable, in os.environ or behind its back",
@@ -79,3 +80,22 @@ class Verdict(NamedTuple):
     def passed(self) -> bool:
         """No effect at all. What has some may be let through by a policy."""
         return not self.findings
+
+
+def refusals(
+    verdicts: Iterable[Verdict], tolerates: Callable[[str, Finding], bool]
+) -> dict[str, tuple[Finding, ...]]:
+    """By module: the effects that speak against it and against whatever would import it.
+
+    Without what merely raised: who imports that may well expect it.
+    """
+    found = {}
+    for verdict in verdicts:
+        bad = tuple(
+            finding
+            for finding in verdict.findings
+            if finding.kind not in ("raised", "denied") and not tolerates(verdict.module, finding)
+        )
+        if bad:
+            found[verdict.module] = bad
+    return found
