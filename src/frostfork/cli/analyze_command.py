@@ -196,7 +196,7 @@ def _verified(
     good = {
         path: seconds.get(path, 0.0) for path, run in found.runs.items() if run.outcome in ("ok", "failed")
     }
-    mean = sum(found.runs[path].seconds for path in good) / max(1, len(good))
+    mean = sum(found.runs[path].cpu_seconds for path in good) / max(1, len(good))
     wanted = set(tables.sample(good, max(_VERIFIED, int(_VERIFY_SECONDS / max(mean, 0.01)))))
     files = [script for script in scripts if script.path in wanted]
     found.pairs = engine.verify(runner, files, plan.order, shown.progress)
