@@ -23,7 +23,9 @@ from frostfork.errors import LedgerError
 from frostfork.preload import Plan, PreloadPolicy, codec, tables
 from frostfork.preloader import find_installed
 
-# Files that are run both ways for the estimate: as many as this time allows, but at least so many.
+# Files that are run both ways for the estimate: all of a small folder, for what is left out is guessed; of a larger one
+# as many as this time allows, but at least so many.
+_ALL = 64
 _VERIFY_SECONDS = 12.0
 _VERIFIED = 8
 _AIRFLOW = "frostfork.airflow.analysis"
@@ -196,8 +198,9 @@ def _verified(
     good = {
         path: seconds.get(path, 0.0) for path, run in found.runs.items() if run.outcome in ("ok", "failed")
     }
-    mean = sum(found.runs[path].seconds for path in good) / max(1, len(good))
-    wanted = set(tables.sample(good, max(_VERIFIED, int(_VERIFY_SECONDS / max(mean, 0.01)))))
+    mean = sum(found.runs[path].cpu_seconds for path in good) / max(1, len(good))
+    most = _ALL if len(good) <= _ALL else max(_VERIFIED, int(_VERIFY_SECONDS / max(mean, 0.01)))
+    wanted = set(tables.sample(good, most))
     files = [script for script in scripts if script.path in wanted]
     found.pairs = engine.verify(runner, files, plan.order, shown.progress)
     if len(found.pairs) < len(files):
