@@ -18,6 +18,9 @@ import pytest
 
 from frostfork.analyze import Analysis, Limits, Runner, Script, analyze, verify
 from frostfork.preload import Ledger, codec
+from tests.airflow.processor import install, site_environment
+
+SETS_A_HANDLER = "from signal import SIG_IGN, SIGUSR1, signal\nsignal(SIGUSR1, SIG_IGN)\n"
 
 pytest.importorskip("click")
 pytest.importorskip("rich")
@@ -65,6 +68,21 @@ def test_each_file_has_its_imports_and_each_module_its_files(tmp_path: Path) -> 
     rows = {Path(path).stem: row["seconds"] for row in found["overlap"] for path in row["files"]}
     assert rows["c"] == {}
     assert rows["a"]["Python's standard library"] > 0
+
+
+def test_what_a_canary_refuses_is_not_in_the_configuration(tmp_path: Path) -> None:
+    site = site_environment(tmp_path / "site")
+    install(tmp_path / "site", "ffa", {"ffa_good.py": "", "ffa_signal.py": SETS_A_HANDLER})
+    folder = write(tmp_path / "jobs", a="import ffa_good, ffa_signal", b="import ffa_good, ffa_signal")
+    found = result(folder, "--no-verify", **site)
+    modules = {module["name"]: module for module in found["modules"]}
+    assert modules["ffa_good"]["preload"] is True
+    assert modules["ffa_signal"]["preload"] is False
+    assert "SIGUSR1" in modules["ffa_signal"]["reason"]
+    assert "ffa_good" in found["configuration"]["airflow"]
+    assert "ffa_signal" not in found["configuration"]["airflow"]
+    unasked = result(folder, "--no-verify", "--no-canary", **site)
+    assert {module["name"]: module["preload"] for module in unasked["modules"]}["ffa_signal"] is True
 
 
 def test_a_file_is_imported_as_a_script_would_be_but_for_its_main(tmp_path: Path) -> None:
