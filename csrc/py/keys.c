@@ -10,15 +10,20 @@
 // The count has a value of its own that nobody writes, for the keys of empty dicts, since 3.12. It is read there and
 // not written down here, for 3.14 has another than 3.12. Whoever gives it to keys must know that they are never freed.
 //
-// The room is set to one at once where a class has had instances that showed their names. That is what the interpreter
-// would arrive at. An instance with names that were never seen so far has one of them here and the rest, as in a class
-// of many instances, in a dict of its own.
+// The room is set to one at once where a class has had two instances, which showed their names. That is what the
+// interpreter would arrive at. An instance with names that were never seen so far has one of them here and the rest, as
+// in a class of many instances, in a dict of its own. That there are names says nothing: since 3.13 the compiler's are
+// there from the beginning.
 
 #include "py/keys.h"
 
 #if FF_PY_IMMORTAL
 
 #include "py/layout.h"
+
+// SHARED_KEYS_MAX_SIZE in pycore_dict.h, 3.11 to 3.14: the room of a new class. A name takes one of it, and an
+// instance.
+enum { ROOM = 30, ENOUGH_INSTANCES = 2 };
 
 // 0 where the keys of empty dicts are counted like all others.
 static Py_ssize_t immortal_count(void) {
@@ -41,7 +46,8 @@ bool ff_keys_settle(PyTypeObject *type) {
   struct ff_keys *keys = (struct ff_keys *)((PyHeapTypeObject *)type)->ht_cached_keys;
   if (keys == NULL || immortal_count() == 0 || keys->references == immortal_count()) return false;
   keys->references = immortal_count();
-  if (keys->entries > 0 && keys->usable > 1) keys->usable = 1;
+  Py_ssize_t instances = ROOM - keys->entries - keys->usable;
+  if (keys->entries > 0 && instances >= ENOUGH_INSTANCES && keys->usable > 1) keys->usable = 1;
   return true;
 }
 

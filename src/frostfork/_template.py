@@ -23,9 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-_TAIL = 4000  # bytes of a runner's standard error that are kept
-_TRIES = 1000
-
 
 class _Stop(BaseException):
     """SIGTERM: end what was started, and then oneself."""
@@ -34,11 +31,12 @@ class _Stop(BaseException):
 class Template:
     """What this process is told once, and what all that it forks inherit."""
 
-    def __init__(self, folder: str, core: Any, results: int) -> None:
+    def __init__(self, folder: str, core: Any, attendant: Any, script: Any, results: int) -> None:
         self.folder = folder
         self.core = core
         self.results = results
-        self.entry: Any = _Script
+        self.attendant = attendant
+        self.entry = script
         self.seconds = 60.0
 
     def say(self, *fields: object) -> None:
@@ -182,10 +180,10 @@ class Template:
         os.close(journal)
         late, tail = False, b""
         try:
-            late, tail = _watch(pid, reader, start + self.seconds)
+            late, tail = self.attendant.watch(pid, reader, start + self.seconds)
         finally:
-            status, cpu, peak = _end(pid)
-        tail += _rest(reader)
+            status, cpu, peak = self.attendant.end(pid)
+        tail += self.attendant.rest(reader)
         wall = time.perf_counter() - start
         last = tail.strip().rpartition(b"\n")[2][-400:].decode("utf-8", "replace")
         self.say("run", number, status, int(late), wall, cpu, peak, last)
@@ -227,46 +225,6 @@ class Template:
         return os.open(f"{self.folder}/{name}", flags, 0o600)
 
 
-class _Script:
-    """Runs scripts. A file's own name is __mp_main__, as for multiprocessing: what is guarded by __main__ stays out."""
-
-    @staticmethod
-    def prepare() -> None:
-        pass
-
-    @staticmethod
-    def begin(files: list[str]) -> None:
-        pass
-
-    @staticmethod
-    def channel() -> tuple[int, int]:
-        return os.pipe()
-
-    @staticmethod
-    def warm() -> None:
-        pass
-
-    @staticmethod
-    def run(path: str, root: str) -> str:  # noqa: ARG004 - Airflow's way needs it
-        import _frozen_importlib as importlib
-        import _frozen_importlib_external as files
-
-        if not getattr(sys.flags, "safe_path", False):
-            sys.path.insert(0, os.path.dirname(path))
-        sys.argv[:] = [path]
-        spec = files.spec_from_file_location(
-            "__mp_main__", path, loader=files.SourceFileLoader("__mp_main__", path)
-        )
-        assert spec is not None
-        module = importlib.module_from_spec(spec)
-        sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-        # Not through the loader: a script's bytecode is not kept, and its folder is left as it is.
-        with open(path, "rb") as file:
-            code = compile(file.read(), path, "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102
-        return ""
-
-
 def _said(error: BaseException) -> str:
     try:
         text = str(error).strip().partition("\n")[0]
@@ -281,81 +239,6 @@ def _alone(journal: int) -> int:
     os.dup2(journal, kept, inheritable=False)
     os.closerange(3, kept)
     return kept
-
-
-def _watch(pid: int, reader: int, end: float) -> tuple[bool, bytes]:
-    """Until the runner ends, or its time does. Returns whether it was late, and the end of what it wrote."""
-    import select
-
-    tail = b""
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    try:
-        process = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # an old kernel, or a filter of system calls
-        process = -1
-    else:
-        poll.register(process, select.POLLIN)
-    while True:
-        left = end - time.perf_counter()
-        if left <= 0:
-            return True, tail
-        ready = {fd for fd, _ in poll.poll(1000 * left if process >= 0 else min(20, 1000 * left))}
-        if reader in ready:
-            data = os.read(reader, 1 << 16)
-            tail = (tail + data)[-_TAIL:]
-            if not data:
-                poll.unregister(reader)
-        if process in ready or (
-            process < 0 and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        ):
-            return False, tail
-
-
-def _end(pid: int) -> tuple[int, float, int]:
-    """End the runner and all that it started. Returns its status, its CPU seconds and its peak resident KB."""
-    _kill(pid)
-    _kill(-pid)
-    _, status, usage = os.wait4(pid, 0)
-    for _ in range(_TRIES):
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            break
-        for child in _children():
-            _kill(child)
-            os.waitpid(child, 0)
-    return status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, _signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def _children() -> list[int]:
-    found = []
-    me = os.getpid()
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    if int(file.read().rpartition(b")")[2].split()[1]) == me:
-                        found.append(int(name))
-            except OSError:
-                continue
-    return found
-
-
-def _rest(reader: int) -> bytes:
-    os.set_blocking(reader, False)
-    try:
-        return os.read(reader, 1 << 16)
-    except BlockingIOError:
-        return b""
 
 
 def _end_with_parent(core: Any) -> None:
@@ -376,7 +259,7 @@ def _stop(*_: object) -> NoReturn:
     raise _Stop
 
 
-def main(core: Any) -> None:
+def main(core: Any, attendant: Any, script: Any) -> None:
     """The template's life: one command after the other, until standard input ends."""
     if sys.path and sys.path[0] == "":
         del sys.path[0]
@@ -389,7 +272,7 @@ def main(core: Any) -> None:
     _signal.signal(_signal.SIGTERM, _stop)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     _end_with_parent(core)  # it may be killed, and then nobody reads what is still to be run
-    template = Template(sys.argv[1], core, results)
+    template = Template(sys.argv[1], core, attendant, script, results)
     try:
         while True:
             try:

@@ -15,6 +15,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import NamedTuple
 
 from frostfork.beginnings import (
@@ -77,6 +78,8 @@ class Analysis:
     pairs: list[Pair] = field(default_factory=list)
     files: int = 0
     complete: bool = True
+    # What shared imports took, by module, each time. One of them counts for many files: so not any one, but the middle.
+    measured: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -105,12 +108,16 @@ def _analyze(
     lazy = [tuple(lazy_names(source)) if b"lazy" in source else () for source in sources]
     chosen: dict[int, tuple[Key, ...]] = dict.fromkeys(range(len(files)), ())
     if share and len(files) >= _SHARING_PAYS:
-        chosen = _shared(runner, files, sources, progress)
+        chosen = _shared(runner, files, sources, progress, found)
     roots = pieces(chosen, 2 * runner.limits.jobs)
     above = number(roots)
     again = list(range(len(files)))
     done = 0
+    noted: set[int] = set()
     for file, result in runner.run(files, roots):
+        for node in runner.nodes.keys() - noted:
+            noted.add(node)
+            _note(found, runner.nodes[node])
         chain = [runner.nodes[node] for node in above[file]]
         if chain and not (result.failure == "" and result.status == 0):
             continue  # it shall fail by itself
@@ -134,7 +141,7 @@ def _source(path: str) -> bytes:
 
 
 def _shared(
-    runner: Runner, files: Sequence[Script], sources: Sequence[bytes], progress: Progress
+    runner: Runner, files: Sequence[Script], sources: Sequence[bytes], progress: Progress, found: Analysis
 ) -> dict[int, tuple[Key, ...]]:
     """What each file begins with that is worth importing once for several."""
     local: dict[str, frozenset[str]] = {}
@@ -152,8 +159,15 @@ def _shared(
     for at, key in enumerate(keys):
         node = runner.nodes.get(at)  # none where it ended the process
         if node is not None and not node.failure and not node.observation.threads:
+            _note(found, node)
             effects[key] = Effect(node.seconds, frozenset(module.name for module in node.observation.modules))
     return chains(begun, effects, _LEAST_SECONDS)
+
+
+def _note(found: Analysis, node: Node) -> None:
+    for module in node.observation.modules:
+        if module.error is None:
+            found.measured.setdefault(module.name, []).append(module.seconds)
 
 
 def _add(
@@ -163,7 +177,11 @@ def _add(
     chain: Sequence[Node],
     lazy: tuple[str, ...],
 ) -> None:
-    before = [module for node in chain for module in node.observation.modules]
+    before = [
+        module._replace(seconds=median(found.measured.get(module.name, [module.seconds])))
+        for node in chain
+        for module in node.observation.modules
+    ]
     modules = [*before, *result.observation.modules]
     seconds = result.seconds + sum(node.seconds for node in chain)
     observed = Observation(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import marshal
 import os
 import resource
@@ -29,8 +28,8 @@ def load(name, path):
     module = importlib._load(spec)
     return module
 core = load("frostfork._core", sys.argv[2])
-template = load("frostfork._template", sys.argv[3])
-template.main(core)
+parts = [load(f"frostfork.{name}", f"{sys.argv[3]}/{name}.py") for name in ("_template", "_attendant", "_script")]
+parts[0].main(core, *parts[1:])
 """
 
 
@@ -91,12 +90,11 @@ class Runner:
         self.nodes: dict[int, Node] = {}
 
     def __enter__(self) -> Runner:
-        template = importlib.util.find_spec("frostfork._template")
-        assert template is not None and template.origin is not None and _core.__file__ is not None
+        assert _core.__file__ is not None
         self._errors = open(os.path.join(self._folder.name, "errors"), "w+b")
         words = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _START]  # type: ignore[attr-defined]
         self._process = subprocess.Popen(
-            [*words, self._folder.name, _core.__file__, template.origin],
+            [*words, self._folder.name, _core.__file__, os.path.dirname(__file__)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

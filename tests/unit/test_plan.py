@@ -205,3 +205,16 @@ def test_ten_thousand_modules_are_planned_in_a_moment(options: dict[str, object]
     seconds = time.process_time() - start
     assert made.order
     assert seconds < 2  # 0.2 to 0.6 on a machine of 2026
+
+
+def test_what_the_parent_has_long_had_is_worth_what_it_was() -> None:
+    """Children of a.py import `outer` until the parent does; all that time b.py imports `small`, which is refused."""
+    ledger = Ledger()
+    for number in range(100):
+        modules = [module("outer", seconds=0.5, size=MB)] if number < 2 else []
+        ledger.record(Observation(modules, complete=True), "/dags/a.py")
+        ledger.record(Observation([module("small", seconds=0.1, size=MB)], complete=True), "/dags/b.py")
+    made = plan(ledger, max_bytes=MB)
+    assert made.order == ["outer"]  # after a restart as before it
+    assert made.decisions["outer"].saving == pytest.approx(0.25)
+    assert made.decisions["small"].saving == pytest.approx(0.05)

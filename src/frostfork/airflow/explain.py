@@ -61,7 +61,7 @@ def explain(module: str, *, canary: bool) -> Explanation:
     if canary and preloader.canary is not None and module not in sys.modules:
         trial = preloader.canary.start(
             [module],
-            deny=preloader.policy.deny,
+            deny=preloader.policy.forbidden,
             local_names=local_names,
             tolerates=preloader.policy.tolerates,
             around=no_database,

@@ -19,12 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from frostfork import analyze as engine
 from frostfork.beginnings import names_in
+from frostfork.canary import Canary
 from frostfork.cli import analyze_report
 from frostfork.errors import LedgerError
-from frostfork.preload import Plan, PreloadPolicy, codec, tables
+from frostfork.preload import Plan, PreloadPolicy, Verdict, codec, tables
 from frostfork.preloader import find_installed
 
-# Files that are run both ways for the estimate: as many as this time allows, but at least so many.
+# Files that are run both ways for the estimate: all of a small folder, for what is left out is guessed; of a larger one
+# as many as this time allows, but at least so many.
+_ALL = 64
 _VERIFY_SECONDS = 12.0
 _VERIFIED = 8
 _AIRFLOW = "frostfork.airflow.analysis"
@@ -62,6 +65,9 @@ _AIRFLOW = "frostfork.airflow.analysis"
     "--verify/--no-verify", default=True, help="Run some files both ways for the estimate.  [default: verify]"
 )
 @click.option(
+    "--canary/--no-canary", default=True, help="Try in a canary what would be preloaded.  [default: canary]"
+)
+@click.option(
     "--deny", multiple=True, metavar="MODULE", help="Never preload this one, with all below. May be repeated."
 )
 @click.option(
@@ -83,6 +89,7 @@ def analyze(
     memory: int,
     share: bool,
     verify: bool,
+    canary: bool,
     deny: tuple[str, ...],
     min_files: int,
     top: int,
@@ -107,7 +114,7 @@ def analyze(
             if ledger is not None:
                 found, plan, estimate = _read(ledger, policy)
             else:
-                found, plan, estimate = _run(paths, airflow, limits, policy, share, verify)
+                found, plan, estimate = _run(paths, airflow, limits, policy, share, verify, canary)
         except engine.AnalyzeError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
@@ -168,6 +175,7 @@ def _run(
     policy: PreloadPolicy,
     share: bool,
     verify: bool,
+    canary: bool,
 ) -> tuple[engine.Analysis, Plan, tables.Estimate]:
     scripts, folders = _listed(paths)
     as_dags = _looks_like_airflow(scripts) if airflow is None else airflow
@@ -191,14 +199,33 @@ def _run(
         local = [
             names_in(folder) for script in scripts for folder in {script.root, os.path.dirname(script.path)}
         ]
-        plan = policy.plan(found.ledger, loaded=found.loaded, local_names=frozenset().union(*local))
+        names: frozenset[str] = frozenset().union(*local)
+        plan = policy.plan(found.ledger, loaded=found.loaded, local_names=names)
         estimate = tables.Estimate()
-        if verify and found.complete:
-            try:
+        try:
+            if canary and found.complete:
+                with shown.paused("trying in a canary what would be preloaded"):
+                    verdicts = _verdicts(policy, plan, names)
+                plan = policy.plan(found.ledger, loaded=found.loaded, local_names=names, verdicts=verdicts)
+            if verify and found.complete:
                 estimate = _verified(runner, scripts, found, plan, shown)
-            except KeyboardInterrupt:
-                found.complete = False
+        except KeyboardInterrupt:
+            found.complete = False
     return found, plan, estimate
+
+
+def _verdicts(policy: PreloadPolicy, plan: Plan, local_names: frozenset[str]) -> dict[str, Verdict]:
+    """What a child of this process finds when it imports the plan, as a parent's canary would."""
+    try:
+        trial = Canary().start(
+            plan.order, deny=policy.forbidden, local_names=local_names, tolerates=policy.tolerates
+        )
+    except OSError as error:
+        raise engine.AnalyzeError(
+            f"No canary could be started: {error.strerror}. See --no-canary."
+        ) from error
+    with trial:
+        return trial.wait()
 
 
 def _verified(
@@ -214,8 +241,9 @@ def _verified(
     good = {
         path: seconds.get(path, 0.0) for path, run in found.runs.items() if run.outcome in ("ok", "failed")
     }
-    mean = sum(found.runs[path].seconds for path in good) / max(1, len(good))
-    wanted = set(tables.sample(good, max(_VERIFIED, int(_VERIFY_SECONDS / max(mean, 0.01)))))
+    mean = sum(found.runs[path].cpu_seconds for path in good) / max(1, len(good))
+    most = _ALL if len(good) <= _ALL else max(_VERIFIED, int(_VERIFY_SECONDS / max(mean, 0.01)))
+    wanted = set(tables.sample(good, most))
     files = [script for script in scripts if script.path in wanted]
     found.pairs = engine.verify(runner, files, plan.order, shown.progress)
     if len(found.pairs) < len(files):
@@ -325,6 +353,16 @@ class _Shown:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    @contextlib.contextmanager
+    def paused(self, what: str) -> Iterator[None]:
+        """Without the bar, whose thread a process that forks had better not have."""
+        self.__exit__()
+        click.echo(what, err=True)
+        try:
+            yield
+        finally:
+            self.__enter__()
 
     def progress(self, done: int, total: int, what: str) -> None:
         if self._bar is None:

@@ -175,6 +175,21 @@ class Ledger:
         bit = self._bits.bit(source)
         return frozenset(name for name, record in self._modules.items() if record.source_bits & bit)
 
+    def uses(self) -> dict[str, int]:
+        """By module: how many children used it, as far as can be told.
+
+        A child does not import what its parent has, so the records count such children no longer. Their sources do:
+        what a source's children imported once, all of them are taken to use.
+        """
+        known: dict[int, int] = {}
+        found = {}
+        for name, record in self._modules.items():
+            bits = record.source_bits
+            if bits not in known:
+                known[bits] = sum(self._sources[path].children for path in self._bits.names(bits))
+            found[name] = max(record.children, known[bits]) if record.children else 0
+        return found
+
     def merge(self, other: Ledger) -> None:
         """Add all that another ledger knows; that one stays as it is."""
         self.children += other.children

@@ -77,13 +77,14 @@ def choose(
     records: Mapping[str, ModuleRecord],
     unwanted: Collection[str],
     harmful: Mapping[str, str],
+    uses: Mapping[str, int],
     budget: Budget,
     spent: Cost,
 ) -> Choice:
     """Take whatever is wanted, brings nothing harmful along, and fits.
 
     records: all that is not in the parent yet, sorted by name. unwanted: modules that something speaks against.
-    harmful: those of them whose importers it speaks against as well, with the reason.
+    harmful: those of them whose importers it speaks against as well, with the reason. uses: by how many children.
     """
     closures = Closures(_brings(records))
     choice = Choice()
@@ -101,7 +102,7 @@ def choose(
             heads[i] = wanted[0]
     taken = 0
     limited = budget != Budget()
-    sums = _Sums(closures.groups, records) if limited else None
+    sums = _Sums(closures.groups, records, uses) if limited else None
     for i in _ranked(heads, closures, sums):
         new = closures.reached[i] & ~taken
         if sums is not None:
@@ -161,11 +162,15 @@ def _brings(records: Mapping[str, ModuleRecord]) -> dict[str, set[str]]:
 class _Sums:
     """Costs and savings of groups of modules, and of sets of them."""
 
-    def __init__(self, groups: list[list[str]], records: Mapping[str, ModuleRecord]) -> None:
+    def __init__(
+        self, groups: list[list[str]], records: Mapping[str, ModuleRecord], uses: Mapping[str, int]
+    ) -> None:
         costs = [Cost.of(records[name] for name in group) for group in groups]
         self._pages = Weights([cost.pages for cost in costs])
         self._microseconds = Weights([cost.microseconds for cost in costs])
-        self._saved = Weights([sum(_saved(records[name]) for name in group) for group in groups])
+        self._saved = Weights(
+            [sum(_microseconds(records[name]) * uses[name] for name in group) for group in groups]
+        )
 
     def cost(self, groups: int) -> Cost:
         return Cost(self._pages.sum(groups), self._microseconds.sum(groups))
@@ -186,13 +191,9 @@ def _pages(record: ModuleRecord) -> int:
     return max(1, -(-mean_bytes(record) // _PAGE))
 
 
-def _saved(record: ModuleRecord) -> int:
-    """Microseconds, in all children."""
-    return round(record.seconds * 1e6)
-
-
 def _microseconds(record: ModuleRecord) -> int:
-    return _saved(record) // record.children if record.children else 0
+    """Of one import."""
+    return round(record.seconds * 1e6) // record.children if record.children else 0
 
 
 def _megabytes(count: int) -> str:

@@ -128,7 +128,8 @@ class PreloadPolicy:
                     harmful[name] = reason
                     break
         before = Cost.of(record for name, record in records.items() if name in loaded and name in preloaded)
-        choice = choose(fresh, unwanted, harmful, Budget(self.max_bytes, self.max_seconds), before)
+        uses = ledger.uses()
+        choice = choose(fresh, unwanted, harmful, uses, Budget(self.max_bytes, self.max_seconds), before)
 
         def decision(name: str) -> tuple[bool, str]:
             if name in loaded:
@@ -139,9 +140,12 @@ class PreloadPolicy:
                 return True, self._welcome if head == name else f"comes along with {head}"
             return False, choice.refused.get(name) or unwanted[name]
 
-        children = max(1, ledger.children)
+        def saving(record: ModuleRecord) -> float:
+            imports = max(1, record.children) * max(1, ledger.children)
+            return record.seconds * uses[record.name] / imports
+
         decisions = {
-            name: Decision(*decision(name), record.seconds / children, mean_bytes(record))
+            name: Decision(*decision(name), saving(record), mean_bytes(record))
             for name, record in records.items()
         }
         total = before + Cost.of(records[name] for name in choice.along)
