@@ -18,7 +18,7 @@ from frostfork._signals import DeferredSignals
 from frostfork.distributions import find_installed
 from frostfork.observe import Observation
 from frostfork.preload import Decision, Ledger, ModuleRecord, Plan, PreloadPolicy
-from frostfork.preload.verdict import refusals
+from frostfork.preload.verdict import refusals, was_killed
 from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Preloader:
         self._failed: dict[str, str] = {}
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
+        self._killed: dict[str, Trial] = {}  # in which trial something killed it for the first time
         self._next_plan = 0.0
         self._taken: frozenset[str] = frozenset()  # by the user's folders, when that was asked last
         self._fruitless = 0  # trials in a row
@@ -169,9 +170,15 @@ class Preloader:
         self._next_plan = time.monotonic() + _SECONDS_BETWEEN_PLANS
         before = len(self.verdicts)
         for name, verdict in self.trial.verdicts.items():
-            self.verdicts.setdefault(name, verdict)
+            # The kernel ends canaries first when memory is short, and that says nothing of the module: once more.
+            if not was_killed(verdict) or self._killed.setdefault(name, self.trial) is not self.trial:
+                self.verdicts.setdefault(name, verdict)
         if ended:
-            untried = [name for name in self.trial.names if name not in self.verdicts]
+            untried = [
+                name
+                for name in self.trial.names
+                if name not in self.verdicts and self._killed.get(name) is not self.trial
+            ]
             why = f"the canary ended without a verdict: {self.trial.error or 'its time was over'}"
             self._fruitless = self._fruitless + 1 if len(untried) == len(self.trial.names) else 0
             if self._fruitless and (self.trial.error is None or self._fruitless >= _FRUITLESS_TRIALS):

@@ -41,6 +41,7 @@ MODULES = {
     "ff_asks.py": "from airflow.sdk import Variable\nVALUE = Variable.get('x', default='none')\n",
     "ff_session.py": "from airflow.settings import Session\n",
 }
+NO_BUNDLE = '[{"name": "x", "classpath": "nowhere.Bundle", "kwargs": {}}]'
 TELL = (
     "import os",
     "with open(os.environ['EVENTS'], 'a') as out: out.write(f'{NAME} {ff_shared.VALUE} {born}\\n')",
@@ -190,6 +191,7 @@ def test_explain(place: Place) -> None:
         ("ff_unknown", {}, "of the 0 children in"),
         ("ff_shared", {"frostfork__ledger": ""}, "[frostfork] ledger is empty"),
         ("ff_shared", {"frostfork__min_files": "0"}, "[frostfork] min_files is '0'"),
+        ("ff_shared", {"dag_processor__dag_bundle_config_list": NO_BUNDLE}, "cannot make its DAG bundles"),
     ],
 )
 def test_explain_of_what_cannot_be_explained(

@@ -214,3 +214,19 @@ def test_a_warmup_tries_first() -> None:
         step = warmup(ledger, steps=["preload"]).steps["preload"]
         print(json.dumps([step.status, step.count, len(forks), "colorsys" in sys.modules]))
     """) == ["done", 1, 1, True]
+
+
+def test_what_was_killed_for_any_reason_has_one_more_chance(library: Path) -> None:
+    """As the kernel does to canaries when memory is short."""
+    once = hostile.write(
+        library,
+        "killed_once",
+        "import os\nif not os.path.exists(__file__ + '.was'):\n"
+        "    open(__file__ + '.was', 'w').close()\n    os.kill(os.getpid(), 9)\n",
+    )
+    always = hostile.write(library, "killed_always", "import os\nos.kill(os.getpid(), 9)\n")
+    loader = preloader(library, [once, always])
+    loader.learn(seen(library, once, always))
+    settled(loader)
+    assert set(loader.report.preloaded) == {once}
+    assert "SIGKILL" in loader.report.refused[always]

@@ -11,7 +11,7 @@ from frostfork.airflow.learning import DagFileLearner
 from frostfork.airflow.no_database import no_database
 from frostfork.airflow.remembering import ledger_path
 from frostfork.airflow.settings import load
-from frostfork.errors import LedgerError
+from frostfork.errors import ConfigurationError, LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +99,10 @@ def _bundle_folders() -> Iterator[str]:
     from airflow.dag_processing.bundles.local import LocalDagBundle
     from airflow.dag_processing.bundles.manager import DagBundlesManager
 
-    for bundle in DagBundlesManager().get_all_dag_bundles():
+    try:
+        bundles = list(DagBundlesManager().get_all_dag_bundles())
+    except Exception as error:  # whatever a bundle's class, or its import, raises
+        raise ConfigurationError(f"Airflow cannot make its DAG bundles: {error}") from error
+    for bundle in bundles:
         if isinstance(bundle, LocalDagBundle):
             yield str(bundle.path)

@@ -24,6 +24,7 @@ log = logging.getLogger("frostfork.airflow")
 
 _SECONDS_BETWEEN = 60.0
 _LOCK_SECONDS = 1.0  # while it waits for another processor it serves no child, and a minute later is as good
+_SECONDS_BETWEEN_FORGETTING = 3600.0
 _DAY = 86_400.0
 
 
@@ -45,6 +46,7 @@ class Remembering:
         self._seconds_kept = days * _DAY
         self._new = Ledger()
         self._next = time.monotonic() + _SECONDS_BETWEEN
+        self._next_forgetting = time.monotonic() + _SECONDS_BETWEEN_FORGETTING
         self.ledger = Ledger()
         if self._file is not None:
             try:
@@ -57,6 +59,9 @@ class Remembering:
 
     def record(self, observation: Observation, source: str) -> None:
         """Remember one more child, whom the ledger knows already."""
+        if time.monotonic() >= self._next_forgetting:
+            self._next_forgetting = time.monotonic() + _SECONDS_BETWEEN_FORGETTING
+            self.ledger.forget(time.time() - self._seconds_kept)
         if self._file is None:
             return
         self._new.record(observation, source)

@@ -82,6 +82,14 @@ class Verdict(NamedTuple):
         return not self.findings
 
 
+def was_killed(verdict: Verdict) -> bool:
+    """Whether SIGKILL ended its canary or the keeper, which may have been for any reason."""
+    return any(
+        finding.kind == "crashed" and finding.detail.endswith(("SIGKILL", "was killed"))
+        for finding in verdict.findings
+    )
+
+
 def refusals(
     verdicts: Iterable[Verdict], tolerates: Callable[[str, Finding], bool]
 ) -> dict[str, tuple[Finding, ...]]:
