@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import os
+import time
 import zipfile
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_TIMES_ITS_TIME = 50
 
 
 class UserFolders:
@@ -12,6 +16,8 @@ class UserFolders:
 
     def __init__(self) -> None:
         self._folders: set[str] = set()
+        self._names: frozenset[str] = frozenset()
+        self._until = 0.0  # so long they are taken for what is there
         self.paths: tuple[str, ...] = ()  # with their real names, where those differ
 
     def add(self, folder: str) -> bool:
@@ -19,6 +25,7 @@ class UserFolders:
         if folder in self._folders:
             return False
         self._folders.add(folder)
+        self._until = 0.0
         self.paths = tuple(sorted({folder, os.path.realpath(folder), *self.paths}))
         return True
 
@@ -28,8 +35,17 @@ class UserFolders:
     def names(self) -> frozenset[str]:
         """Names that `import` could find there, at any depth, since DAG files extend sys.path.
 
-        A parent that had an installed module of such a name would hide the user's from all children.
+        A parent that had an installed module of such a name would hide the user's from all children. Looked for at most
+        once a second, and in large folders less often: it takes no more than a fiftieth of the time.
         """
+        begun = time.monotonic()
+        if begun >= self._until:
+            self._names = self._find()
+            done = time.monotonic()
+            self._until = done + max(_SECONDS_BETWEEN_LOOKS, _TIMES_ITS_TIME * (done - begun))
+        return self._names
+
+    def _find(self) -> frozenset[str]:
         names: set[str] = set()
         for folder in self._folders:
             seen: set[str] = set()

@@ -32,8 +32,10 @@ log = logging.getLogger("frostfork.airflow")
 # While the parent imports it serves no child, and their time limit runs on.
 _BUDGET_SECONDS = 5.0
 
-# Before the first fork nobody waits yet, and each module that is there by then is one that no child imports.
-_BEGIN_SECONDS = 60.0
+# Before the first fork nobody waits yet, and each module that is there by then is one that no child imports. But a
+# canary that hangs shall not hold up a start: what is left comes while children run.
+_BEGIN_SECONDS = 20.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 # To note which code runs costs a parse some milliseconds. It is done once the parent has all that a file imports, since
 # an import runs much code that later parses will not; and now and then later.
@@ -86,18 +88,11 @@ class DagFileLearner:
         self.warming.run_if_due()
 
     def _make_room(self) -> None:
-        """Let go of installed modules whose names the folders have taken since.
-
-        At most once a second, and in large folders less often: to look takes no more than a fiftieth of the time.
-        """
-        now = time.monotonic()
-        if now < self._next_look:
+        """Let go of installed modules whose names the folders have taken since."""
+        if time.monotonic() < self._next_look:
             return
-        try:
-            forgotten = self.preloader.forget_local()
-        finally:
-            done = time.monotonic()
-            self._next_look = done + max(1.0, 50 * (done - now))
+        self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+        forgotten = self.preloader.forget_local()
         if forgotten:
             log.info(
                 "frostfork let go of %s: the DAG folder has modules of this name now", ", ".join(forgotten)
