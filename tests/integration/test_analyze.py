@@ -337,12 +337,17 @@ def test_an_interrupt_gives_what_is_known(tmp_path: Path, number: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "frostfork", "analyze", "--no-airflow", "--jobs", "1", "--json", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup's children ignore it, rightly
     )  # fmt: skip
     end = time.monotonic() + 60
     while not mark.exists() and time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)  # the only sign that a file gives from within
     process.send_signal(number)
-    out, errors = process.communicate(timeout=60)
+    try:
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(30)
     assert process.returncode == 130, errors
     assert "Interrupted: this is what was known after 1 of 2 files." in errors
     found = json.loads(out)
