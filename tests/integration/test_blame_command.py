@@ -54,6 +54,8 @@ ENDS = """
         process.join()
         with fork.Pool(1) as pool:
             pool.map(write, [1])
+            pool.close()
+            pool.join()  # the end of the block would kill its worker, at its report perhaps
         for end in (lambda: os._exit(0), lambda: sys.exit(0), lambda: os.execlp("true", "true"),
                     lambda: signal.raise_signal(signal.SIGKILL)):
             pid = os.fork()
