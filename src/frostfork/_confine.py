@@ -61,7 +61,7 @@ def confine(limits: Limits, blocked: set[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     _collect_output()
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = open(fd, "w" if fd else "r", closefd=False)  # noqa: SIM115
+        stream = open(fd, "w" if fd else "r", closefd=False)  # noqa: SIM115 - it stays open
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     if os.getppid() != keeper:

@@ -109,4 +109,4 @@ def _begin_again() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     # As Python itself was started, -X and -W included; descriptors of Python's making close by themselves.
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - a shell has no part in it

@@ -88,7 +88,7 @@ def _record_children(record: str) -> None:
     ) -> Any:
         return start(cls, target=functools.partial(_until_end, target, record), **options)
 
-    setattr(DagFileProcessorProcess, "start", classmethod(recorded_start))  # noqa: B010
+    setattr(DagFileProcessorProcess, "start", classmethod(recorded_start))  # noqa: B010 - mypy forbids the assignment
 
 
 def _until_end(target: Callable[[], None], record: str) -> None:
