@@ -10,8 +10,11 @@ from frostfork.errors import (
     FrostforkError,
     LedgerError,
     ObservationError,
+    RemoteError,
+    TaskTimeout,
     UnsupportedAirflowError,
     UnsupportedStepError,
+    WorkerDied,
 )
 from frostfork.fork import Installation, child_baseline, fork, install
 from frostfork.journal import Journal
@@ -23,6 +26,9 @@ from frostfork.warmup import warmup
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
     from frostfork.ledger_file import LedgerFile
+    from frostfork.pool.broken import PoolBroken
+    from frostfork.pool.executor import ForkPool
+    from frostfork.pool.records import PoolStats, TaskRecord, WorkerStats
     from frostfork.preload import (
         Decision,
         Finding,
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
+    from frostfork.recycle import RecyclePolicy
     from frostfork.staleness import DistributionChange, InstalledWatch
 
 __version__ = "0.1.0"
@@ -52,6 +59,7 @@ __all__ = [
     "Decision",
     "DistributionChange",
     "Finding",
+    "ForkPool",
     "FrostforkError",
     "Installation",
     "Installed",
@@ -66,17 +74,25 @@ __all__ = [
     "ObservationError",
     "PageCounts",
     "Plan",
+    "PoolBroken",
+    "PoolStats",
     "PreloadMode",
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "RecyclePolicy",
+    "RemoteError",
     "SourceRecord",
     "StepReport",
+    "TaskRecord",
+    "TaskTimeout",
     "Trial",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
     "Verdict",
     "WarmupReport",
+    "WorkerDied",
+    "WorkerStats",
     "blame",
     "child_baseline",
     "find_installed",
@@ -91,6 +107,9 @@ __all__ = [
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
     "frostfork.ledger_file": ("LedgerFile",),
+    "frostfork.pool.broken": ("PoolBroken",),
+    "frostfork.pool.executor": ("ForkPool",),
+    "frostfork.pool.records": ("PoolStats", "TaskRecord", "WorkerStats"),
     "frostfork.preload": (
         "Decision",
         "Finding",
@@ -104,6 +123,7 @@ _LATER = {
         "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
+    "frostfork.recycle": ("RecyclePolicy",),
     "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
 }
 
