@@ -38,6 +38,7 @@ from frostfork._os cimport (
     ff_process_adopt_orphans,
     ff_process_die_with_parent,
     ff_process_environment,
+    ff_process_exit_status,
     FF_PROCESS_SIGNALS,
     ff_process_libraries_loaded,
     ff_process_signal_actions,
@@ -333,6 +334,15 @@ def die_with_parent(int signal):
 def adopt_orphans():
     """Orphaned descendants become children of this process instead of init's."""
     check(ff_process_adopt_orphans())
+
+
+def exit_status(int pidfd):
+    """The wait status of the process behind a pidfd, once somebody has waited for it; None where it is not known.
+
+    Linux 6.15 and newer tell it, to whoever had the pidfd open before.
+    """
+    cdef int status
+    return status if ff_process_exit_status(pidfd, &status) == 1 else None
 
 
 def environment_sum():
