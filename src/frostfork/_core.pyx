@@ -40,6 +40,7 @@ from frostfork._os cimport (
     ff_process_environment,
     FF_PROCESS_SIGNALS,
     ff_process_libraries_loaded,
+    ff_process_set_name,
     ff_process_signal_actions,
     ff_witness,
     ff_witness_findings,
@@ -333,6 +334,11 @@ def die_with_parent(int signal):
 def adopt_orphans():
     """Orphaned descendants become children of this process instead of init's."""
     check(ff_process_adopt_orphans())
+
+
+def set_process_name(bytes name not None):
+    """What ps and top call this process; 15 bytes of it."""
+    ff_process_set_name(name)
 
 
 def environment_sum():

@@ -98,6 +98,7 @@ cdef extern from "os/huge.h" nogil:
 cdef extern from "os/process.h" nogil:
     int ff_process_die_with_parent(int signal)
     int ff_process_adopt_orphans()
+    void ff_process_set_name(const char *name)
     uint64_t ff_process_environment()
     enum: FF_PROCESS_SIGNALS
     void ff_process_signal_actions(uint64_t *out)
