@@ -11,20 +11,21 @@ what was inherited would copy its pages. docs/pools.md says what a worker finds.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal's functions would make enum work, in each worker
 import gc
 import os
-import signal
 import sys
 from collections.abc import Collection
 from typing import Any, NamedTuple, NoReturn
 
 from frostfork import _core, _end, _inherited
-from frostfork._descriptors import release
 
 # Handlers that C code set there tell of crashes, as faulthandler's do, and hold nothing.
-_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
-_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
-_LIBRARY_FAILED = 120  # what Python exits with when standard output cannot be written
+_FAULTS = (_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGABRT)
+_PYTHON_IGNORES = (_signal.SIGPIPE, _signal.SIGXFSZ)
+_SIG_DFL, _SIG_IGN = 0, 1
+_REHEARSALS = 8
+_UNWRITTEN = 120  # what Python exits with when standard output cannot be written
 
 
 class Identity(NamedTuple):
@@ -66,25 +67,25 @@ def become_worker(name: str, generation: int, keep: Collection[int]) -> None:
     blocked. sys.stdin, stdout and stderr are the zygote's, which has flushed them before the fork.
     """
     _reset_signals()
-    if signal.SIGINT not in (_state.ignored or ()):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _signal.SIGINT not in (_state.ignored or ()):
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _state.ignored = None  # a zygote of its own would have other ones
     _become(Identity(name, generation), keep)
     disposable.clear()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     """First thing in a root or zygote, forked or executed. keep: descriptors, beside 0 to 2; generation 0: a root.
 
     It has /dev/null for standard input, ignores SIGINT and SIGHUP, which a terminal sends to the owner's whole group,
-    and blocks no signal.
+    and blocks no _signal.
     """
     if _state.ignored is None:
         _state.ignored = _ignored()
     _reset_signals()
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for number in (_signal.SIGINT, _signal.SIGHUP):
+        _signal.signal(number, _SIG_IGN)
     import multiprocessing  # noqa: F401 - logging asks it for the name of the process
 
     try:
@@ -94,13 +95,15 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     else:
         _state.set_title = setproctitle
     _inherited.renew_streams()
-    _become(Identity(name, generation), keep)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # More than once: after some runs code is not changed any more by running, and its pages stay shared.
+    for _ in range(_REHEARSALS):
+        _become(Identity(name, generation), keep)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _become(who: Identity, keep: Collection[int]) -> None:
-    signal.set_wakeup_fd(-1)
-    release({*keep, *kept, *_inherited.descriptors()}, disposable)
+    _signal.set_wakeup_fd(-1)
+    _core.release_descriptors((*keep, *kept, *_inherited.descriptors()), tuple(disposable))
     _inherited.disown(str(who))
     _name(who)
     gc.enable()
@@ -117,27 +120,27 @@ def _name(who: Identity) -> None:
 
 def _ignored() -> frozenset[int]:
     """What is ignored as it would be across an exec, by nohup or a shell. Not SIGCHLD: it decides how to wait."""
-    mine = {*_PYTHON_IGNORES, signal.SIGCHLD}
+    mine = {*_PYTHON_IGNORES, _signal.SIGCHLD}
     return frozenset(
         number
         for number, action in enumerate(_core.signal_actions(), 1)
-        if action == signal.SIG_IGN and number not in mine
+        if action == _SIG_IGN and number not in mine
     )
 
 
 def _reset_signals() -> None:
     ignored = _state.ignored or frozenset()
     for number, action in enumerate(_core.signal_actions(), 1):
-        if action == signal.SIG_DFL:
+        if action == _SIG_DFL:
             if number in ignored:
-                signal.signal(number, signal.SIG_IGN)
-        elif action == signal.SIG_IGN:
+                _signal.signal(number, _SIG_IGN)
+        elif action == _SIG_IGN:
             if number not in ignored and number not in _PYTHON_IGNORES:
-                signal.signal(number, signal.SIG_DFL)
-        elif number not in _FAULTS or callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+                _signal.signal(number, _SIG_DFL)
+        elif number not in _FAULTS or callable(_signal.getsignal(number)):
+            _signal.signal(number, _SIG_IGN if number in ignored else _SIG_DFL)
     for number in _PYTHON_IGNORES:
-        signal.signal(number, signal.SIG_IGN)
+        _signal.signal(number, _SIG_IGN)
 
 
 def leave(code: int) -> NoReturn:
@@ -161,6 +164,6 @@ def leave(code: int) -> NoReturn:
                 if stream is not None and not stream.closed:
                     stream.flush()
             except Exception:
-                code = code or _LIBRARY_FAILED
+                code = code or _UNWRITTEN
     finally:
         os._exit(code & 0xFF)
