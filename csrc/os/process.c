@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Small questions and wishes, for a canary and its keeper.
+// Small questions and wishes, for canaries with their keeper, and for zygotes with their workers.
 //
 // ctypes could do the same, but a canary must start without it: it would hide what a module that imports ctypes loads.
 // /proc/self/environ shows the environment that the process was started with, not the present one.
@@ -45,6 +45,9 @@ int ff_process_exit_status(int pidfd, int *status) {
   *status = info.exit_code;
   return 1;
 }
+
+// The kernel cuts off what is too long, and refuses nothing.
+void ff_process_set_name(const char *name) { prctl(PR_SET_NAME, (unsigned long)name, 0L, 0L, 0L); }
 
 uint64_t ff_process_environment(void) {
   uint64_t sum = 0xcbf29ce484222325;  // FNV-1a, the ends of the variables included

@@ -17,6 +17,9 @@ int ff_process_adopt_orphans(void);
 // the process runs or has not been waited for; or a negative errno: -ENOTTY, -EINVAL or -ESRCH before Linux 6.15.
 int ff_process_exit_status(int pidfd, int *status);
 
+// What ps, top and /proc call this process: the first 15 bytes of `name`. The arguments that `ps -f` shows stay.
+void ff_process_set_name(const char *name);
+
 // A number that changes with the C library's environment: with any variable's name or value, or their order.
 uint64_t ff_process_environment(void);
 

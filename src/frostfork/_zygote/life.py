@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib
 import io
 import os
 import pickle
 import signal
 import sys
-import threading
 import traceback
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from frostfork._worker import become_worker
+from frostfork._worker import become_worker, leave
 from frostfork._zygote import lifeline
 from frostfork._zygote.channel import read_all
 from frostfork._zygote.setup import Setup
@@ -36,12 +33,16 @@ class Birth(NamedTuple):
     gate: int
 
 
-def live(birth: Birth, setup: Setup, template: Template) -> int:
-    """The exit code. Whatever is raised here ends the worker with a traceback on stderr."""
+def live(birth: Birth, setup: Setup, template: Template) -> NoReturn:
+    """All of it. Whatever is raised ends the worker with a traceback on stderr."""
+    leave(_work(birth, setup, template))
+
+
+def _work(birth: Birth, setup: Setup, template: Template) -> int:
+    """The exit code."""
     try:
         keep = {birth.gate, birth.memfd, *(birth.fds or ()), *birth.others, *setup.keep_fds, setup.lifeline} - {-1}
         become_worker(birth.name, birth.generation, keep)
-        _forget_exit_functions()
         if setup.kill:
             lifeline.arm(setup.lifeline)
         os.close(setup.lifeline)
@@ -53,8 +54,6 @@ def live(birth: Birth, setup: Setup, template: Template) -> int:
     except BaseException:
         traceback.print_exc()
         return _FAILED
-    finally:
-        _finish()
 
 
 def _wait_for_announcement(gate: int) -> None:
@@ -107,24 +106,3 @@ def _code_of_exit(code: object) -> int:
         return _code(code)
     print(code, file=sys.stderr)  # noqa: T201 - as Python does at its end
     return _FAILED
-
-
-def _forget_exit_functions() -> None:
-    """Those of the zygote are not the worker's to call."""
-    atexit._clear()  # type: ignore[attr-defined]
-    if (util := sys.modules.get("multiprocessing.util")) is not None:
-        util._finalizer_registry.clear()
-        util._run_after_forkers()
-        atexit.register(util._exit_function)
-
-
-def _finish() -> None:
-    """What Python does at a normal end, but for taking the interpreter down: that would write into shared pages."""
-    for step in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
-        try:
-            step()
-        except BaseException:
-            traceback.print_exc()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()

@@ -236,15 +236,14 @@ class Nursery:
 
     def _become(self, birth: Birth, foreign: set[int], key: int) -> NoReturn:
         """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
-        code = _ABORTED
         try:
             self._channel.close()
             self._outbox.drop()
             self._waker.close()
             close_all((*foreign, key))
-            code = live(birth, self._setup, self._template)
+            live(birth, self._setup, self._template)
         finally:
-            os._exit(code)
+            os._exit(_ABORTED)
 
     def _child_ended(self) -> None:
         """From a signal handler: between two instructions of the template's, or when it does not matter."""
