@@ -15,6 +15,7 @@ from frostfork.errors import (
     UnsupportedAirflowError,
     UnsupportedStepError,
     WorkerDied,
+    ZygoteError,
 )
 from frostfork.fork import Installation, child_baseline, fork, install
 from frostfork.journal import Journal
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from frostfork.preloader import Preloader, PreloadReport, find_installed
     from frostfork.recycle import RecyclePolicy
     from frostfork.staleness import DistributionChange, InstalledWatch
+    from frostfork.zygote import Ended, Template, Worker, Zygote
 
 __version__ = "0.1.0"
 
@@ -58,6 +60,7 @@ __all__ = [
     "CopyReport",
     "Decision",
     "DistributionChange",
+    "Ended",
     "Finding",
     "ForkPool",
     "FrostforkError",
@@ -86,13 +89,17 @@ __all__ = [
     "StepReport",
     "TaskRecord",
     "TaskTimeout",
+    "Template",
     "Trial",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
     "Verdict",
     "WarmupReport",
+    "Worker",
     "WorkerDied",
     "WorkerStats",
+    "Zygote",
+    "ZygoteError",
     "blame",
     "child_baseline",
     "find_installed",
@@ -125,6 +132,7 @@ _LATER = {
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
     "frostfork.recycle": ("RecyclePolicy",),
     "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
+    "frostfork.zygote": ("Ended", "Template", "Worker", "Zygote"),
 }
 
 

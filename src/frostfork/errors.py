@@ -63,6 +63,10 @@ class RemoteError(FrostforkError):
     """An exception of a task that could not be brought to this process as it is; the message has its type and text."""
 
 
+class ZygoteError(FrostforkError):
+    """A zygote that cannot be started, replaced or used; the message says why."""
+
+
 def __getattr__(name: str) -> object:
     # Its other base is in concurrent.futures, which takes longer to import than all of this package's root.
     if name == "PoolBroken":

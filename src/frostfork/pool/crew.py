@@ -27,7 +27,7 @@ from frostfork.pool.payload import plain
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
-    from frostfork.pool.local import Zygote
+    from frostfork.zygote import Zygote
     from frostfork.recycle import RecyclePolicy
 
 _END_SECONDS = 10.0  # for a worker that was told to end
@@ -75,7 +75,7 @@ class Crew:
         self._old: list[Link] = []  # to be replaced by workers of the newest generation
         self._reforked_at = 0
         self.started = self.died = 0
-        self.stopped = False
+        self.generation = 0
         self.collector = Collector(engine, name)
         self.collector.buried = self._buried
         engine.on_work = self._worked
@@ -186,7 +186,9 @@ class Crew:
                 os.set_blocking(read, False)
                 slots.append(self._slots.pop())
             fds = [(its.fileno(), self._board.fd, write) for its, write in theirs]
-            workers = self._zygote.fork_many(count, worker.main, (), fds=fds, names=names)
+            workers = self._zygote.fork_many(
+                count, worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
+            )
             done = True
         finally:
             for sock, fd in theirs if done else theirs + ours:
@@ -206,6 +208,7 @@ class Crew:
             frames.HELLO, 0, plain((self._board_slots, link.slot, link.name, limits, self._start))
         )
         self.started += 1
+        self.generation = max(self.generation, link.generation)
         with self._engine.lock:
             self._engine.dispatcher.links.add(link)
             self.collector.add(link, stderr)

@@ -15,14 +15,16 @@ from concurrent.futures import Executor, Future
 from concurrent.futures._base import PENDING
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from frostfork import _core
 from frostfork.errors import ConfigurationError, FrostforkError
 from frostfork.pool.broken import PoolBroken
 from frostfork.pool.crew import Crew, Hooks
 from frostfork.pool.engine import Engine
 from frostfork.pool.future import TaskFuture
-from frostfork.pool.local import Zygote
+from frostfork.zygote import Template, Zygote
 from frostfork.pool.main_names import MainNames
 from frostfork.pool.payload import encode, plain
+from frostfork.pool.pool_template import PoolTemplate
 from frostfork.pool.records import PoolStats, WorkerStats
 from frostfork.recycle import RecyclePolicy
 
@@ -155,7 +157,7 @@ class ForkPool(_Tasks):
     refork_after: after so many tasks the zygote is replaced, and all workers by children of the new one, of which at
     most max_unavailable are missing at a time. ready_timeout: seconds for a worker to get ready.
     heartbeat: seconds between two looks at whether workers answer; one that does not is killed at the next.
-    zygote: one to use, which stays open; else the pool has its own, with `template` and `start`.
+    zygote: one to use, which stays open; else the pool has its own, with `template` and `start` as in Zygote.
     Hooks: before_fork(name), worker_ready(pid, name) and worker_exit(pid, name, code) run in this process, after_fork()
     in each worker as the first thing.
     """
@@ -175,6 +177,8 @@ class ForkPool(_Tasks):
         ready_timeout: float = 60.0,
         heartbeat: float = 30.0,
         zygote: Zygote | None = None,
+        template: Template | None = None,
+        start: str = "auto",
         name: str = "pool",
         before_fork: Callable[[str], object] | None = None,
         after_fork: Callable[[], object] | None = None,
@@ -192,10 +196,17 @@ class ForkPool(_Tasks):
         if max_unavailable < 1:
             raise ConfigurationError(f"max_unavailable is {max_unavailable!r}; allowed are numbers from 1")
         self._options = Options(timeout, hard_timeout, retries).checked()
-        start = plain((after_fork, initializer, initargs))
+        beginning = plain((after_fork, initializer, initargs))
         own = zygote is None
-        self._zygote = Zygote().start() if zygote is None else zygote
-        self._names = MainNames()
+        if zygote is None:
+            if start == "auto":
+                start = "fork" if _core.threads() == 1 else "exec"
+            names = MainNames.here()
+            zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
+            self._names = names if start == "fork" else names.known_to(zygote)
+        else:
+            self._names = MainNames({})
+        self._zygote = zygote
         self._engine = engine = Engine()
         hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
         self._crew = Crew(
@@ -203,13 +214,13 @@ class ForkPool(_Tasks):
             self._zygote,
             max_workers,
             name=name,
-            start=start,
+            start=beginning,
             recycle=recycle,
             refork_after=refork_after,
             max_unavailable=max_unavailable,
             ready_timeout=ready_timeout,
             heartbeat=heartbeat,
-            hooks=Hooks(hooks, self._zygote.close if own else _nothing),
+            hooks=Hooks(hooks, zygote.close if own else _nothing),
         )
         self._crew.begin()
         self._finalize = weakref.finalize(self, _let_end, self._engine, self._crew)
@@ -259,7 +270,7 @@ class ForkPool(_Tasks):
                 )
             return PoolStats(
                 tuple(workers),
-                self._zygote.generation,
+                crew.generation,
                 engine.submitted,
                 engine.done,
                 engine.failed,

@@ -17,7 +17,7 @@ from frostfork.pool.payload import frame
 
 if TYPE_CHECKING:
     from frostfork.pool.future import TaskFuture
-    from frostfork.pool.local import Worker
+    from frostfork.zygote import Worker
 
 # Ahead of the task that runs, a worker has as many as it can do in this time: more than a thread of the owner may wait
 # for the GIL (sys.getswitchinterval(), 5 ms), so that it does not run dry meanwhile.
