@@ -213,7 +213,7 @@ class Engine:
             self.ring()
         if self.dispatcher.large:
             self.write_large()
-        if done + more:
+        if done + more or self.closing:
             self.on_work()
         if link.retiring is not None:
             self.on_retiring(link)
@@ -315,7 +315,9 @@ class Engine:
                         self.dispatcher.requeue(link.withdraw())
                         if link.has_begun(future) and link.inflight and link.inflight[-1] is future:
                             link.timed_out = future
-                            link.kill(f"a task took more than {hard:g} s, so its worker {link.pid} was killed")
+                            link.kill(
+                                f"a task took more than {hard:g} s, so its worker {link.pid} was killed"
+                            )
                             return
         self.timers.add(max(left, 0.001), self.check_time, future)
 

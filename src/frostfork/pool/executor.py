@@ -13,20 +13,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures._base import PENDING
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from frostfork import _core
 from frostfork.errors import ConfigurationError, FrostforkError
-from frostfork.pool.broken import PoolBroken
 from frostfork.pool.crew import Crew, Hooks
 from frostfork.pool.engine import Engine
 from frostfork.pool.future import TaskFuture
-from frostfork.zygote import Template, Zygote
 from frostfork.pool.main_names import MainNames
 from frostfork.pool.payload import encode, plain
 from frostfork.pool.pool_template import PoolTemplate
 from frostfork.pool.records import PoolStats, WorkerStats
 from frostfork.recycle import RecyclePolicy
+from frostfork.zygote import Template, Zygote
 
 T = TypeVar("T")
 
@@ -36,7 +35,8 @@ _KILL_AFTER = 5.0  # seconds that a task has to obey its soft timeout
 class Options(NamedTuple):
     """How tasks are run. timeout: seconds after which TaskTimeout is raised in the task. hard_timeout: seconds after
     which its worker is killed; 5 more than timeout unless given, math.inf for never. retries: how often the task may
-    be run again elsewhere when its worker dies."""
+    be run again elsewhere when its worker dies.
+    """
 
     timeout: float | None = None
     hard_timeout: float | None = None

@@ -80,9 +80,7 @@ class Link:
     def idle(self) -> bool:
         return not self.inflight and not self.reserved
 
-    def assign(
-        self, future: TaskFuture, body: bytes, flags: int, fd: int = -1, more: bool = False
-    ) -> None:
+    def assign(self, future: TaskFuture, body: bytes, flags: int, fd: int = -1, more: bool = False) -> None:
         """Send the task, for good: from here on the board says who has it. more: others follow before flush()."""
         timeout = future._timeout
         if timeout is None:

@@ -164,4 +164,3 @@ class Worker:
         if why is not None and not self._retiring:
             self._retiring = True
             self._channel.send(frames.RETIRE, 0, why.encode())
-
