@@ -253,8 +253,8 @@ class Crew:
     # --- what the collector tells
 
     def _worked(self) -> None:
-        self._breaker.worked()
         engine = self.engine
+        self._breaker.failures = 0
         if self._refork_after is not None:
             ended = engine.done + engine.failed
             if ended - self._reforked_at >= self._refork_after and not self._old:

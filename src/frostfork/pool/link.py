@@ -65,11 +65,7 @@ class Link:
         return (
             self.ready
             and len(self.inflight) < self.depth
-            and not self.skips
-            and not self.reserved
-            and self.retiring is None
-            and not self.dead
-            and not self.line.unsent
+            and not (self.skips or self.reserved or self.dead or self.retiring or self.line.unsent)
         )
 
     def accepts_more(self) -> bool:

@@ -22,6 +22,7 @@ from frostfork.pool.payload import CALL, Functions, Payload, decode, encode, fra
 from frostfork.recycle import Limits
 
 _MICROS = 2**32 - 1
+_MOST_NANOS = _MICROS * 1000
 _LOOK_SECONDS = 0.02  # an idle worker measures its memory when nothing has come for so long
 
 
@@ -160,7 +161,7 @@ class Worker:
         del value, out
         took = self._board.end(self._slot)
         try:
-            self._channel.send(answer, number, data, min(took // 1000, _MICROS), flags, mem)
+            self._channel.send(answer, number, data, took // 1000 if took < _MOST_NANOS else _MICROS, flags, mem)
         finally:
             if mem >= 0:
                 os.close(mem)
