@@ -23,6 +23,7 @@ from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
+    from frostfork.learning_template import Learned, LearningTemplate
     from frostfork.ledger_file import LedgerFile
     from frostfork.preload import (
         Decision,
@@ -60,6 +61,8 @@ __all__ = [
     "Installed",
     "InstalledWatch",
     "Journal",
+    "Learned",
+    "LearningTemplate",
     "Ledger",
     "LedgerError",
     "LedgerFile",
@@ -97,6 +100,7 @@ __all__ = [
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
+    "frostfork.learning_template": ("Learned", "LearningTemplate"),
     "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.preload": (
         "Decision",

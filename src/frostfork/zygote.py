@@ -68,7 +68,7 @@ class Zygote:
             template,
             start,
             on_owner_death == "kill",
-            tuple(keep_fds),
+            (*keep_fds, *(() if template is None else template.keep_fds)),
             name[:_MOST_NAME],
             ready_timeout,
             import_main,

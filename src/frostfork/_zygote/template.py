@@ -12,7 +12,12 @@ class Template:
     With start="fork" the copy is inherited, with start="exec" it is pickled. The hooks run in the zygote's only thread,
     and while one runs no worker is forked: status of workers that end is reported meanwhile all the same. Public methods
     of a subclass can be called from the owner with Zygote.call.
+
+    keep_fds: descriptors of the owner's that the template needs in each zygote, under the same numbers. Workers have them,
+    too.
     """
+
+    keep_fds: Collection[int] = ()
 
     def begin(self) -> None:
         """Once in each zygote, before it is ready: preload, warm up. An exception fails the start or replacement."""
