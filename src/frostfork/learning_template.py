@@ -162,7 +162,7 @@ class LearningTemplate(Template):
     def idle(self) -> float | None:
         """When nobody waits for a fork: import what has passed, warm up, write down."""
         self._import(_IMPORT_SECONDS)
-        if self._memory.has_news():
+        if self._memory.has_news() or self._memory.tried_here(self._preloader.verdicts):
             self._share()
         waits = [self._memory.save_if_due(), self._warm_up_if_due()]
         if self._preloader.trial is not None:
