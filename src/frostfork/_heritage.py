@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What zygotes of one pool have learned: memory that outlives each of them.
 
-A new zygote begins from a root that has learned nothing. So what was learned lies in a file in memory that the owner made,
-and that every zygote has open: each adds what is new to it, and takes over what the others added, those of an old
+A new zygote begins from a root that has learned nothing. So what was learned lies in a file in memory that the owner
+made, and that every zygote has open: each adds what is new to it, and takes over what the others added, those of an old
 generation too, whose last workers end when the next one is in charge.
 
-A zygote that is killed while it writes leaves something that does not fit its checksum. That is taken for nothing learned:
-its successor learns anew.
+A zygote that is killed while it writes leaves something that does not fit its checksum. That is taken for nothing
+learned: its successor learns anew.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class Memory:
     def inherit(self) -> tuple[Ledger, dict[str, Verdict]]:
         """All that is known: from the zygotes before, or else from the file.
 
-        A verdict stands as long as its distribution is what it was. The module would be tried in the same process again:
-        every zygote begins from the same root.
+        A verdict stands as long as its distribution is what it was: another trial would be made in an equal process,
+        since every zygote begins from the same root.
         """
         whole = self._heritage.exchange(Estate(Ledger(), {})) or Estate(Ledger(), {})
         if is_empty(whole.ledger) and self._file is not None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A zygote that learns from its workers what to share with the next ones.
 
-    worker: imports ──▶ journal ──▶ zygote: ledger ──▶ policy ──▶ canary ──▶ import, warm up ──▶ next worker: shares
-                                       └──▶ heritage ──▶ the zygote of the next generation begins with all of it
+worker: imports ──▶ journal ──▶ zygote: ledger ──▶ policy ──▶ canary ──▶ import, warm up ──▶ next worker: shares
+└──▶ heritage ──▶ the zygote of the next generation begins with all of it
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class LearningTemplate(Template):
     canary: what tries modules first; None: nothing does.
     steps: of the warmup, see frostfork.warmup. Empty: none.
     observed: how many workers are observed at a time; 0 learns nothing.
-    code_workers: how many workers of a generation also show which code they run. That costs them memory, and pays in the
-        generations that follow.
+    code_workers: how many workers of a generation also show which code they run. That costs them memory, and pays in
+        the generations that follow.
     begin_seconds: how long a start or replacement waits for a canary. What is left is imported when it is tried.
     source: under which name the ledger counts these workers.
 

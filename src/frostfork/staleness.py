@@ -49,7 +49,9 @@ class InstalledWatch:
         self._seconds = seconds
         self._next = 0.0
         self._missing: set[str] = set()  # at the last look
-        self._marks: dict[str, tuple[str, str, _Mark]] = {}  # by name: version, path that is looked at, its state
+        self._marks: dict[
+            str, tuple[str, str, _Mark]
+        ] = {}  # by name: version, path that is looked at, its state
 
     def add(self, distributions: Iterable[str | None]) -> None:
         """Take these as they are on disk now; None is the standard library. Known ones keep their first state."""

@@ -123,9 +123,7 @@ def test_what_one_worker_imports_the_next_shares(library: Path, start: str) -> N
 def test_what_passed_once_is_not_tried_again_unless_it_changed(library: Path) -> None:
     """And what failed neither. Each trial leaves a line in a file."""
     trials = library.parent / "trials"
-    (library / "ffl_good.py").write_text(
-        f"with open({str(trials)!r}, 'a') as file: file.write('good ')\n"
-    )
+    (library / "ffl_good.py").write_text(f"with open({str(trials)!r}, 'a') as file: file.write('good ')\n")
     (library / "ffl_bad.py").write_text(
         f"with open({str(trials)!r}, 'a') as file: file.write('bad ')\n"
         "import os, threading\n"

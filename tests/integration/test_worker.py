@@ -156,7 +156,9 @@ def test_crash_reports_of_faulthandler_stay() -> None:
             os.kill(os.getpid(), signal.SIGSEGV)
         work(named_in_the_report, expect=-signal.SIGSEGV)
     """)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "named_in_the_report" in done.stderr
 
@@ -426,14 +428,15 @@ def test_multiprocessing_works_in_a_worker() -> None:
             other = multiprocessing.util.get_temp_dir()
             return [len(children), answer, process.name, name, other != folder and os.path.isdir(other), other]
         children, answer, name, shared, own_folder, other = work(body, leave=True)
-        # The tracker is one for all: what a worker made is there after its end, and is unlinked by whom it was made for.
+        # The tracker is one for all: what a worker made is there after its end, until it is unlinked here.
         found = shared_memory.SharedMemory(shared)
         found.close()
         found.unlink()
         stop.set()
         child.join(20)
         gone = not os.path.exists(other)
-        print(json.dumps([children, answer, name, own_folder, gone, os.path.isdir(folder), block.buf[0], child.exitcode]))
+        kept = [os.path.isdir(folder), block.buf[0], child.exitcode]
+        print(json.dumps([children, answer, name, own_folder, gone, *kept]))
         block.close()
         block.unlink()
     """)

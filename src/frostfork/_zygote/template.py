@@ -13,8 +13,8 @@ class Template:
     and while one runs no worker is forked: status of workers that end is reported meanwhile all the same. Public methods
     of a subclass can be called from the owner with Zygote.call.
 
-    keep_fds: descriptors of the owner's that the template needs in each zygote, under the same numbers. Workers have them,
-    too.
+    keep_fds: descriptors of the owner's that the template needs in each zygote, under the same numbers. Workers have
+    them, too.
     """
 
     keep_fds: Collection[int] = ()
