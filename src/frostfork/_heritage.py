@@ -100,7 +100,8 @@ class Heritage:
         return edition, size, checksum
 
     def _read(self, size: int, checksum: int) -> Estate:
-        data = os.pread(self._fd, size, _HEADER.size)
+        held = max(0, os.fstat(self._fd).st_size - _HEADER.size)
+        data = os.pread(self._fd, min(size, held), _HEADER.size)
         if not data or len(data) != size or zlib.crc32(data) != checksum:
             return Estate(Ledger(), {})
         # From our own processes: workers are not given it.
