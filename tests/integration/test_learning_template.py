@@ -105,6 +105,7 @@ def test_what_one_worker_imports_the_next_shares(library: Path, start: str) -> N
             report = zygote.call("report")
             second = loaded()
             run(use, "ffl_b")
+            zygote.call("learn")
             zygote.replace()
             again = zygote.call("report")
             third = loaded()
