@@ -11,6 +11,7 @@ from frostfork._heritage import Estate, Heritage, is_empty
 from frostfork.errors import LedgerError
 from frostfork.ledger_file import LedgerFile
 from frostfork.preload import Ledger, Verdict
+from frostfork.preload.verdict import was_killed
 from frostfork.staleness import InstalledWatch, Mark, unchanged
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ class Memory:
 
     def _own(self, verdicts: dict[str, Verdict]) -> dict[str, tuple[Verdict, Mark]]:
         found = {}
-        new = {name: verdict for name, verdict in verdicts.items() if name not in self._handed}
+        new = {
+            name: verdict
+            for name, verdict in verdicts.items()
+            if name not in self._handed and not was_killed(verdict)  # the next zygote may have more luck
+        }
         self._watch.add({self._installed.distribution(name) for name in new})
         for name, verdict in new.items():
             mark = self._watch.mark(self._installed.distribution(name))
