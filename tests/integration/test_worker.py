@@ -81,7 +81,8 @@ def test_siblings_draw_other_numbers_from_numpy(kind: str) -> None:
         else:
             numpy.random.seed(1)
         become()
-        draw = lambda: [numpy.random.random(), numpy.random.default_rng().random()]
+        numpy.random.standard_normal()  # keeps a second number for the next call
+        draw = lambda: [numpy.random.standard_normal(), numpy.random.random(), numpy.random.default_rng().random()]
         print(json.dumps([work(draw), work(draw), draw()]))
     """)
     for each in zip(*seen, strict=True):
@@ -468,7 +469,7 @@ def test_an_idle_worker_has_less_than_a_megabyte_of_its_own() -> None:
     Without immortal objects, which came with 3.12, an os.fork child has 0.9 of it.
     """
     seen = run("""
-        import asyncio, logging.handlers, multiprocessing.pool, numpy, frostfork
+        import asyncio, logging.handlers, multiprocessing.pool, numpy.random, frostfork
         become()
         frostfork.warmup()
         def private():
