@@ -16,7 +16,8 @@ def learned(name: str, *, code: bool = False) -> Ledger:
     ledger = Ledger()
     hot_code = [("/lib/x.py", 7, name)] if code else []
     ledger.record(
-        Observation([ModuleImport(name, f"/lib/{name}.py", 0.0, 0.5, 0.5, None)], hot_code=hot_code), "workers"
+        Observation([ModuleImport(name, f"/lib/{name}.py", 0.0, 0.5, 0.5, None)], hot_code=hot_code),
+        "workers",
     )
     return ledger
 
@@ -31,7 +32,9 @@ def test_what_one_adds_another_finds() -> None:
     bad = Verdict("b", (Finding("crashed", "ended the process by SIGSEGV", "c"),), 0.5, 4096)
     pid = os.fork()
     if pid == 0:
-        heritage.exchange(Estate(learned("a", code=True), {"b": (bad, mark), "n": (Verdict("n"), ("/x", None))}))
+        heritage.exchange(
+            Estate(learned("a", code=True), {"b": (bad, mark), "n": (Verdict("n"), ("/x", None))})
+        )
         os._exit(0)
     assert wait_bounded(pid) == 0
     assert heritage.has_news()

@@ -9,49 +9,10 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.integration.forking import run_script
-
-# work(body): what body returns in a worker.
-_PRELUDE = """
-import json, os, signal, sys, traceback
-from frostfork import _worker, fork
-
-def become(*keep):
-    _worker.become_zygote("pool zygote", 1, keep)
-
-def work(body, name="pool-1", generation=2, keep=(), leave=False, expect=0):
-    reader, writer = os.pipe()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = fork()
-    if pid == 0:
-        code = 1
-        try:
-            _worker.become_worker(name, generation, (writer, *keep))
-            os.write(writer, json.dumps(body()).encode())
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            if leave:
-                _worker.leave(code)
-            os._exit(code)
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    os.close(writer)
-    with open(reader) as answer:
-        text = answer.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == expect, status
-    return json.loads(text) if text else None
-"""
-
-
-def run(script: str, **environment: str) -> Any:
-    return run_script(_PRELUDE + textwrap.dedent(script), **environment)
-
+from tests.integration.worker_script import PRELUDE, run
 
 needs_numpy = pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="needs numpy")
 
@@ -149,7 +110,7 @@ def test_a_signal_that_comes_before_a_worker_is_one_ends_it() -> None:
 
 
 def test_crash_reports_of_faulthandler_stay() -> None:
-    script = _PRELUDE + textwrap.dedent("""
+    script = PRELUDE + textwrap.dedent("""
         import faulthandler
         faulthandler.enable()
         become()
@@ -239,7 +200,7 @@ def test_what_was_registered_for_the_zygotes_end_is_not_for_a_workers() -> None:
         atexit.register(lambda: out.write(b"zygote's atexit\\n"))
         threading._register_atexit(lambda: out.write(b"zygote's threading\\n"))
         multiprocessing.util.Finalize(None, lambda: out.write(b"zygote's Finalize\\n"), exitpriority=1)
-        become()
+        become(out.fileno())
         class Thing: pass
         thing = Thing()
         said = []
@@ -329,7 +290,7 @@ def test_ps_shows_name_and_generation(titles: bool) -> None:
 
 
 def test_nothing_is_printed_twice_and_nothing_printed_is_lost() -> None:
-    script = _PRELUDE + textwrap.dedent("""
+    script = PRELUDE + textwrap.dedent("""
         print("owner's,", end=" ")
         sys.stderr = sys.stdout = open(os.devnull, "w")  # as a test runner does
         pid = os.fork()
