@@ -367,7 +367,7 @@ def test_threads_and_executors_work_in_a_worker() -> None:
 
 def test_multiprocessing_works_in_a_worker() -> None:
     seen = run("""
-        import multiprocessing, multiprocessing.util
+        import multiprocessing, multiprocessing.util, psutil
         from multiprocessing import shared_memory
         context = multiprocessing.get_context("fork")
         block = shared_memory.SharedMemory(create=True, size=1000)  # starts a tracker
@@ -388,6 +388,7 @@ def test_multiprocessing_works_in_a_worker() -> None:
             name = mine.name
             mine.close()
             other = multiprocessing.util.get_temp_dir()
+            assert psutil.Process().children() == [], "it has begun a tracker of its own"
             return [len(children), answer, process.name, name, other != folder and os.path.isdir(other), other]
         children, answer, name, shared, own_folder, other = work(body, leave=True)
         # The tracker is one for all: what a worker made is there after its end, until it is unlinked here.
