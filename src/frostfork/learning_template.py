@@ -169,6 +169,9 @@ class LearningTemplate(Template):
             waits.append(_TRIAL_SECONDS)
         return min((wait for wait in waits if wait is not None), default=None)
 
+    def succeeded(self) -> None:
+        self.learn()
+
     # --- what the owner may ask for
 
     def learn(self) -> int:

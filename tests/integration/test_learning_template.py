@@ -105,7 +105,6 @@ def test_what_one_worker_imports_the_next_shares(library: Path, start: str) -> N
             report = zygote.call("report")
             second = loaded()
             run(use, "ffl_b")
-            zygote.call("learn")
             zygote.replace()
             again = zygote.call("report")
             third = loaded()
@@ -169,7 +168,7 @@ def test_live_workers_are_asked_before_a_replacement_and_count_once(library: Pat
         with Zygote(template()) as zygote:
             workers = [Held("ffl_a"), Held("ffl_a", "ffl_b")]
             known = [zygote.call("learn"), zygote.call("learn")]
-            zygote.replace()
+            zygote.replace()  # which asks once more
             shared = loaded()
             codes = [worker.end() for worker in workers]
             # The old zygote's last words reach the new one.
@@ -294,3 +293,44 @@ def test_observing_is_bounded_and_leaves_no_descriptor(library: Path) -> None:
         """,
     )
     assert seen == [[1, 0], 3, [0] * 6, 0]
+
+
+def test_a_pool_learns_from_its_workers(library: Path) -> None:
+    """Workers of a pool live long: the first generation imports, the second has it all from its zygote."""
+    seen = run(
+        library,
+        """
+        from frostfork import ForkPool
+        def work(number):
+            before = sorted(name for name in sys.modules if name.startswith("ffl_"))
+            import ffl_a, ffl_b
+            return before, os.getpid()
+        with ForkPool(2, template=template()) as pool:
+            first = list(pool.map(work, range(4)))
+            old = {worker.pid for worker in pool.stats().workers}
+            pool.refork()
+            end = time.monotonic() + 60
+            while old & {worker.pid for worker in pool.stats().workers}:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            last = list(pool.map(work, range(4)))
+        print(json.dumps([first[0][0], [before for before, _ in last], bool(old & {pid for _, pid in last})]))
+        """,
+    )
+    assert seen == [[], [["ffl_a", "ffl_b"]] * 4, False]
+
+
+def test_a_zygote_that_hangs_is_replaced_all_the_same(library: Path) -> None:
+    seen = run(
+        library,
+        """
+        class Hanging(LearningTemplate):
+            def succeeded(self):
+                time.sleep(300)
+        with Zygote(Hanging(policy=PreloadPolicy(installed))) as zygote:
+            before = time.monotonic()
+            generation = zygote.replace()
+            print(json.dumps([generation, time.monotonic() - before < 60, loaded()]))
+        """,
+    )
+    assert seen == [2, True, []]

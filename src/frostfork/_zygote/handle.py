@@ -99,8 +99,8 @@ class Handle:
             raise
         return [answer.value for answer in answers]
 
-    def call(self, method: str, arguments: tuple[Any, ...]) -> object:
-        """Raises Gone, ZygoteError, or what pickle raises."""
+    def call(self, method: str, arguments: tuple[Any, ...], deadline: float | None = None) -> object:
+        """Raises Gone, ZygoteError, TimeoutError, or what pickle raises."""
         parcel = Parcel(pickle.dumps((method, arguments)))
         answer = Answer()
         try:
@@ -109,7 +109,8 @@ class Handle:
         finally:
             parcel.close()
         try:
-            self.link.wait_until(lambda: answer.value is not None, None)
+            if not self.link.wait_until(lambda: answer.value is not None, deadline) and not self.link.gone:
+                raise TimeoutError(f"{method}() takes too long")
         except BaseException:
             answer.abandoned = True
             raise

@@ -35,6 +35,9 @@ class Template:
     def ended(self, name: str, pid: int, code: int) -> None:
         """After a worker's end was reported. code: as subprocess.returncode. May take long: forks come first."""
 
+    def succeeded(self) -> None:
+        """Before the zygote of the next generation begins: hand over what that is to know. It waits 5 s for this."""
+
     def idle(self) -> float | None:
         """When nothing is to do. The seconds until it wants to be called again, if nothing happens meanwhile.
 

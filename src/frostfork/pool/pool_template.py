@@ -14,6 +14,7 @@ class PoolTemplate(Template):
 
     def __init__(self, template: Template | None) -> None:
         self._template = template or Template()
+        self.keep_fds = self._template.keep_fds
 
     def begin(self) -> None:
         import frostfork.pool.worker  # noqa: F401 - so that workers need not
@@ -36,6 +37,9 @@ class PoolTemplate(Template):
 
     def ended(self, name: str, pid: int, code: int) -> None:
         self._template.ended(name, pid, code)
+
+    def succeeded(self) -> None:
+        self._template.succeeded()
 
     def idle(self) -> float | None:
         return self._template.idle()
