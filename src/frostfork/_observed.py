@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from collections.abc import Iterator
 
+from frostfork import _core
 from frostfork.journal import Journal
-from frostfork.observe import Observation, observe
+from frostfork.observe import Observation, watch_code
 
 _SECONDS_TO_BEGIN = 60.0
 
@@ -23,15 +25,35 @@ class ObservedWorker:
         self._made = time.monotonic()
         self._imports = 0  # that were read
         self._pid: int | None = None
+        self._watch = watch_code()
 
     # --- in the worker
 
     def observe(self, pid: int) -> None:
-        """Until it ends."""
-        self.journal.write("worker", str(pid))
-        observation = observe(self.journal, pages=False, code=self.notes_code)
-        observation.__enter__()
-        atexit.register(observation.__exit__, None, None, None)
+        """Until it ends. OSError or RuntimeError if that cannot be."""
+        # The same as observe() does, in half the pages: a worker that does nothing is to cost next to nothing.
+        os.write(self.journal.fileno(), b"worker\0%d\0" % pid)
+        _core.imports_start(self.journal.fileno())
+        if self.notes_code:
+            self.notes_code = self._watch.start()
+        atexit.register(self._finish)
+
+    def _finish(self) -> None:
+        import json
+
+        from frostfork.observe import measured
+
+        try:
+            if self.notes_code:
+                self._watch.write(self.journal)
+            seen = Observation(
+                lost=_core.imports_stop(),
+                wall_seconds=time.monotonic() - self._made,
+                cpu_seconds=time.process_time(),
+            )
+            self.journal.write("end", json.dumps(measured(seen)))
+        except (OSError, ValueError):  # its task closed it: the observation stays incomplete
+            pass
 
     # --- in the zygote
 
@@ -52,6 +74,10 @@ class ObservedWorker:
     def never_began(self) -> bool:
         """It was not forked, or ended at once."""
         return time.monotonic() - self._made > _SECONDS_TO_BEGIN and self.pid() is None
+
+    def is_quiet(self) -> bool:
+        """Whether there is nothing in it but that it lived."""
+        return all(word in ("worker", "end") for word, *_ in self.journal.records())
 
     def news(self) -> Observation:
         """What was not read before."""

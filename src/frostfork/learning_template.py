@@ -36,6 +36,7 @@ _TRIAL_SECONDS = 0.1
 # A few functions more are not worth a warmup at once.
 _MANY_FUNCTIONS = 200
 _CODE_SECONDS = 60.0
+_QUIET_SECONDS = 60.0
 
 
 class Learned(NamedTuple):
@@ -110,6 +111,7 @@ class LearningTemplate(Template):
         policy = PreloadPolicy(installed=find_installed()) if self._policy is None else self._policy
         self._memory = Memory(self._heritage, self._path, self._seconds_kept, policy.installed)
         self._imported = True  # since the last warmup
+        self._next_quiet = 0.0  # when to count a worker that shows nothing new
         self._functions = 0  # known at the last warmup
         self._warmed_at = 0.0
         self._warmups: list[WarmupReport] = []
@@ -151,18 +153,22 @@ class LearningTemplate(Template):
         if worker is None:
             return
         try:
-            self._read(worker, ended=True)
+            # What a zygote writes, it copies away from its workers. So it does not count those that show nothing new,
+            # but for some: what they have from it is to be remembered as long as there are any.
+            if time.monotonic() >= self._next_quiet or not worker.is_quiet():
+                self._next_quiet = time.monotonic() + _QUIET_SECONDS
+                self._read(worker, ended=True)
         finally:
             disposable.discard(worker.journal.fileno())
             worker.journal.close()
-        if not self._observed:  # it may be the last that this zygote does
+        if not self._observed and self._has_news():  # it may be the last that this zygote does
             self._share()
             self._memory.save()
 
     def idle(self) -> float | None:
         """When nobody waits for a fork: import what has passed, warm up, write down."""
         self._import(_IMPORT_SECONDS)
-        if self._memory.has_news() or self._memory.tried_here(self._preloader.verdicts):
+        if self._has_news():
             self._share()
         waits = [self._memory.save_if_due(), self._warm_up_if_due()]
         if self._preloader.trial is not None:
@@ -234,6 +240,9 @@ class LearningTemplate(Template):
             self._imported = True
             self._settled = None
             log.info("frostfork imported %d modules that workers use", len(imported))
+
+    def _has_news(self) -> bool:
+        return self._memory.has_news() or self._memory.tried_here(self._preloader.verdicts) > 0
 
     def _share(self) -> None:
         """Exchange with the zygotes before and after this one what each has learned."""

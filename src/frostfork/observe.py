@@ -93,7 +93,7 @@ class Observation:
         return json.dumps(
             {
                 "format": _FORMAT,
-                **_measured(self),
+                **measured(self),
                 "modules": modules,
                 "threads": self.threads,
                 "hot_code": self.hot_code,
@@ -161,7 +161,7 @@ def _code_from(record: str) -> list[CodeName]:
     return found
 
 
-def _measured(seen: Observation) -> dict[str, Any]:
+def measured(seen: Observation) -> dict[str, Any]:
     """All but modules and completeness, as JSON takes it: objects by the names of their fields."""
     values: dict[str, Any] = {
         name: getattr(seen, name) for name in ("wall_seconds", "cpu_seconds", "lost", "pages", "copies")
@@ -175,7 +175,7 @@ def _measured(seen: Observation) -> dict[str, Any]:
 
 
 def _restored(values: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of _measured."""
+    """The inverse of measured."""
     pages, copies = values["pages"], values["copies"]
     if copies is not None:
         kinds = {kind: Change(**change) for kind, change in copies["by_kind"].items()}
@@ -226,7 +226,7 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
         try:
             if hot_code:
                 self._journal.write("code", hot_code)
-            self._journal.write("end", json.dumps(_measured(seen)))
+            self._journal.write("end", json.dumps(measured(seen)))
         except (OSError, ValueError):
             # User code closed it, or gave a function a name that cannot be written: the parent will see an incomplete
             # observation.
