@@ -334,3 +334,51 @@ def test_a_zygote_that_hangs_is_replaced_all_the_same(library: Path) -> None:
         """,
     )
     assert seen == [2, True, []]
+
+
+def test_a_zygote_that_was_executed_learns_as_well(library: Path) -> None:
+    seen = run(
+        library,
+        """
+        with Zygote(template("ffl_c"), start="exec") as zygote:
+            assert zygote.fork("importlib:import_module", ("ffl_a",)).wait(30).code == 0
+            until(lambda report: "ffl_a" in report.preloaded)
+            zygote.replace()
+            report = zygote.call("report")
+            print(json.dumps([report.tried, sorted(report.preloaded)]))
+        """,
+    )
+    assert seen == [0, ["ffl_a"]]
+
+
+def test_a_canary_ends_with_its_zygote(library: Path) -> None:
+    """Also one that hangs in the middle of an import."""
+    (library / "ffl_slow.py").write_text(
+        "import os, time\n"
+        "if os.environ.get('FFL_WORKER') is None:\n"
+        f"    with open({str(library.parent / 'pid')!r}, 'w') as file: file.write(str(os.getpid()))\n"
+        "    time.sleep(100)\n"
+    )
+    gone = run(
+        library,
+        f"""
+        import psutil
+        path = {str(library.parent / "pid")!r}
+        with Zygote(template(canary=Canary(seconds=90))) as zygote:
+            worker = zygote.fork(use, ("ffl_slow",), env={{"FFL_WORKER": "1"}})
+            assert worker.wait(30).code == 0
+            end = time.monotonic() + 30
+            while not (os.path.exists(path) and open(path).read()):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            canary = psutil.Process(int(open(path).read()))
+        try:
+            canary.wait(10)
+        except psutil.TimeoutExpired:
+            canary.kill()
+            print("false")
+        else:
+            print("true")
+        """,
+    )
+    assert gone
