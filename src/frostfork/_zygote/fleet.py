@@ -24,7 +24,7 @@ from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
 _ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
-_END_SECONDS = 5.0  # for what was killed to be gone
+_END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
 
 class Options(NamedTuple):
@@ -203,11 +203,10 @@ class Fleet:
         for handle in (self.current, *self._former):
             if handle is None:
                 continue
-            for worker in list(handle.workers.values()):
-                if worker.pid == pid and worker._ended is None and worker.has_ended():
+            for serial, worker in list(handle.workers.items()):
+                if worker.pid == pid and worker.has_ended():
                     handle.link.drain()
-                    if worker._ended is None:
-                        worker._ended = how
+                    handle.note_end(serial, how)
 
     def _ask_for_orphan(self, worker: Worker, deadline: float) -> Ended | None:
         """How it ended; None: it cannot be told yet."""
@@ -255,14 +254,15 @@ class Fleet:
                 worker.kill()
             handle.link.send(("end",))
         for handle in handles:
-            handle.link.wait_until(lambda: False, deadline)
+            handle.link.wait_until(_never, deadline)
             if not handle.link.gone:
                 _kill(handle.link)
-                handle.link.wait_until(lambda: False, time.monotonic() + _END_SECONDS)
+        deadline = time.monotonic() + _END_SECONDS
+        for handle in handles:
+            handle.link.wait_until(_never, deadline)
             for worker in list(handle.workers.values()):
                 with contextlib.suppress(TimeoutError):
-                    worker.wait(_END_SECONDS)
-        for handle in handles:
+                    worker.wait(max(0.0, deadline - time.monotonic()))
             handle.link.close()
         if self._root is not None:
             self._end_root(self._root)
@@ -308,6 +308,10 @@ def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tupl
     if len(parcels) == 1:
         return [(parcels[0], indices)] if indices else []
     return [(parcels[index], [index]) for index in indices]
+
+
+def _never() -> bool:
+    return False
 
 
 def _kill(link: Link) -> None:

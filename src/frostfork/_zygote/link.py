@@ -123,6 +123,7 @@ class Link:
         with self._sending:
             self.gone = True
             self._channel.close()
+            self._handle = Message.drop  # whoever handled messages holds us
             pidfd, self.pidfd = self.pidfd, -1
             if pidfd >= 0:
                 os.close(pidfd)
