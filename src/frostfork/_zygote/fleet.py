@@ -94,10 +94,7 @@ class Fleet:
                 for parcel, indices in _missing(found, parcels):
                     own = None if fds is None else [fds[index] for index in indices]
                     answers = handle.fork([names[index] for index in indices], parcel, own, deadline)
-                    for index, answer in zip(indices, answers, strict=True):
-                        if isinstance(answer, Worker):
-                            found[index] = answer
-                    _raise_first(answers)
+                    _sort(answers, indices, found)
                 workers = [worker for worker in found if worker is not None]
                 if len(workers) == len(names):
                     return workers
@@ -298,14 +295,20 @@ class Fleet:
         os.close(self._anchor)  # the other end stays: this fork may be the root
 
 
-def _raise_first(answers: list[Worker | OSError | ZygoteError | None]) -> None:
+def _sort(
+    answers: list[Worker | OSError | ZygoteError | None], indices: list[int], found: list[Worker | None]
+) -> None:
+    """Workers to where they belong; an exception is raised."""
     try:
+        for index, answer in zip(indices, answers, strict=True):
+            if isinstance(answer, Worker):
+                found[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
     finally:
         answer = None
-        answers.clear()  # else an exception and its frames would hold each other until a collection
+        answers.clear()  # else an exception and its frames would hold each other, and workers, until a collection
 
 
 def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[int]]]:

@@ -67,7 +67,7 @@ class Handle:
             try:
                 raise begun
             finally:
-                del begun  # else it and this frame would hold each other, and workers of the caller's, until a collection
+                del begun  # else it and its frames would hold each other, and workers, until a collection
 
     def is_alive(self) -> bool:
         return not self.link.gone and not self.link.has_ended()
@@ -118,7 +118,7 @@ class Handle:
             raise Gone
         fine, value = pickle.loads(answer.value)  # noqa: S301 - from our own zygote
         if fine:
-            return value  # type: ignore[no-any-return]
+            return value
         said, trace = value
         raise ZygoteError(f"{method}() failed in the zygote: {said}") from RemoteTraceback(trace)
 
