@@ -28,7 +28,7 @@ from frostfork.errors import ConfigurationError, ZygoteError
 
 __all__ = ["Ended", "Template", "Worker", "Zygote"]
 
-_MOST_NAME = 200
+_MOST_NAME = 1000  # characters
 
 
 class Zygote:

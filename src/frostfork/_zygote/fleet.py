@@ -72,6 +72,7 @@ class Fleet:
         self._root: _Root | None = None
         self._former: list[Handle] = []
         self._generation = 0
+        self._beginning: Handle | None = None  # not yet ready
         self._starting = threading.RLock()  # held while a zygote is being started
         self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
         _fleets.add(self)
@@ -150,12 +151,15 @@ class Fleet:
         deadline = time.monotonic() + timeout
         generation = self._generation + 1
         handle = self._ask_root(generation, deadline)
+        self._beginning = handle
         try:
             handle.wait_ready(deadline)
         except BaseException:
             _kill(handle.link)
             handle.link.close()
             raise
+        finally:
+            self._beginning = None
         self._generation = generation
         return handle
 
@@ -235,6 +239,8 @@ class Fleet:
     def close(self, timeout: float, drain: bool) -> None:
         """Nothing is left of it afterwards. Once is enough."""
         deadline = time.monotonic() + timeout
+        if (beginning := self._beginning) is not None:
+            _kill(beginning.link)  # whoever waits for it holds the lock
         with self._starting:
             if self.closed:
                 return
@@ -325,7 +331,7 @@ def _never() -> bool:
 
 def _kill(link: Link) -> None:
     if link.pidfd >= 0:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
 
 
