@@ -14,7 +14,7 @@ int ff_process_die_with_parent(int signal);
 int ff_process_adopt_orphans(void);
 
 // The wait status of the process behind a pidfd, for one that is nobody's child here. Returns 1 when it is known; 0
-// while the process runs or has not been waited for; or a negative errno: -ENOTTY, -EINVAL or -ESRCH before Linux 6.15.
+// while the process runs or has not been waited for; a negative errno, before Linux 6.15 -ENOTTY, -EINVAL or -ESRCH.
 int ff_process_exit_status(int pidfd, int *status);
 
 // What ps, top and /proc call this process: the first 15 bytes of `name`. The arguments that `ps -f` shows stay.
