@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The zygote: it holds what workers share, forks them, and tells how they end. It has one thread and never waits to send."""
+"""The zygote: it holds what workers share, forks them, and tells how they end.
+
+It has one thread and never waits to send. It waits for its own workers by number: the template may have children, too.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from frostfork._zygote.channel import Channel, Message, close_all
 from frostfork._zygote.life import Birth, live
 from frostfork._zygote.outbox import Outbox
 from frostfork._zygote.setup import Setup
-from frostfork._zygote.signals import Waker, held, wait_readable
+from frostfork._zygote.signals import Waker, hold, release, wait_readable
 from frostfork._zygote.template import Template
 from frostfork.fork import fork
 
@@ -205,12 +208,15 @@ class Nursery:
             return
         pidfd = -1
         try:
-            with held():
+            before = hold()
+            try:
                 pid = fork()
                 if pid == 0:
                     birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
                     self._become(birth, {*message.fds} - {*(own or ())}, key)
                 self._workers[pid] = _Child(serial, name)
+            finally:
+                release(before)
             pidfd = os.pidfd_open(pid)
         except Exception as error:  # the kernel's refusal, or an audit hook's
             os.close(key)
@@ -296,4 +302,3 @@ class Nursery:
         if status is not None:
             self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))
         self._idle_at = 0.0
-
