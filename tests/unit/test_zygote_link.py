@@ -114,7 +114,9 @@ def test_one_reads_for_all(ends: tuple[Channel, Channel]) -> None:
         (["a"] * 4, [MOST_FDS, 0, 1, MOST_FDS - 1]),
     ],
 )
-def test_portions_hold_everybody_once_and_are_not_too_large(names: list[str], counts: list[int] | None) -> None:
+def test_portions_hold_everybody_once_and_are_not_too_large(
+    names: list[str], counts: list[int] | None
+) -> None:
     fds = None if counts is None else [[0] * count for count in counts]
     portions = _portions(names, fds)
     assert [index for start, end in portions for index in range(start, end)] == list(range(len(names)))
