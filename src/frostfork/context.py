@@ -9,11 +9,13 @@ and tells which in its attribute `started`:
 
 "auto" forks from a process that has one thread and otherwise goes to the zygote, so that nothing is ever forked from a
 process with threads. A pool starts workers later on, when it has threads of its own: all of its workers are the zygote's, the
-first ones too, or they would differ from their replacements.
+first ones too, or they would differ from their replacements. A pool made in a process with one thread gets a zygote forked
+at that moment, so that its workers inherit what fork would let them inherit.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.util
@@ -66,22 +68,32 @@ class Process(ForkProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Popen:  # noqa: N802
-        return _launch(process_obj, _decide(process_obj))
+        threads = _other_threads()
+        if threads:
+            return _launch(process_obj, Started("zygote", f"its parent has other threads: {', '.join(threads)}"))
+        if _is_pool_worker(process_obj):
+            why = "its pool will replace workers when it has threads"
+            return _launch(process_obj, Started("zygote", why), process_obj._args[0])
+        return _launch(process_obj, Started("fork", "its parent has one thread"))
 
 
-def _decide(process_obj: Any) -> Started:
+def _other_threads() -> list[str]:
+    from frostfork import _core
     from frostfork.fork import other_threads
 
-    threads = other_threads()
-    if threads:
-        return Started("zygote", f"its parent has other threads: {', '.join(threads)}")
+    try:
+        return [] if _core.threads() == 1 else other_threads()
+    except OSError:
+        return ["unknown, since /proc cannot be read"]
+
+
+def _is_pool_worker(process_obj: Any) -> bool:
     target = getattr(process_obj, "_target", None)
-    if (getattr(target, "__module__", ""), getattr(target, "__name__", "")) in _POOL_WORKERS:
-        return Started("zygote", "it is a worker of a pool, which replaces workers when it has threads")
-    return Started("fork", "its parent has one thread")
+    return (getattr(target, "__module__", ""), getattr(target, "__name__", "")) in _POOL_WORKERS
 
 
-def _launch(process_obj: Any, started: Started) -> Popen:
+def _launch(process_obj: Any, started: Started, pool: object = None) -> Popen:
+    """pool: what is one and the same for all workers of the pool that has the process."""
     multiprocessing.util.info(f"{process_obj.name}: {started.method}, because {started.reason}")
     process_obj.started = started
     if started.method == "fork":
@@ -90,7 +102,7 @@ def _launch(process_obj: Any, started: Started) -> Popen:
         return ForkPopen(process_obj)
     from frostfork._zygote_popen import ZygotePopen, zygotes
 
-    return ZygotePopen(process_obj, zygotes.for_process(process_obj))
+    return ZygotePopen(process_obj, zygotes.get() if pool is None else zygotes.for_pool(pool))
 
 
 class _Name(str):
@@ -171,10 +183,26 @@ def get_context(start: StartName = "auto") -> FrostforkContext:
 
 
 def register() -> None:
-    """Make the contexts known to multiprocessing: "frostfork", "frostfork-fork" and "frostfork-zygote"."""
+    """Make the contexts known to multiprocessing: "frostfork", "frostfork-fork" and "frostfork-zygote".
+
+    get_all_start_methods() names the first, since some libraries take no name that it does not.
+    """
     known: dict[str, Any] = vars(multiprocessing.context)["_concrete_contexts"]
     for start, context in _contexts.items():
         known.setdefault("frostfork" if start == "auto" else f"frostfork-{start}", context)
+    default = _default()
+    if "get_all_start_methods" not in vars(default):
+        default.get_all_start_methods = _start_methods
+        multiprocessing.get_all_start_methods = _start_methods  # a name of its own for the same method
+
+
+def _start_methods() -> list[str]:
+    """A list of the supported start methods, default first."""
+    return [*multiprocessing.context.DefaultContext.get_all_start_methods(_default()), "frostfork"]
+
+
+def _default() -> Any:
+    return vars(multiprocessing.context)["_default_context"]
 
 
 register()  # whoever unpickles a process of ours has imported this module and nothing else
