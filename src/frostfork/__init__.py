@@ -22,6 +22,7 @@ from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
+    from frostfork.context import FrostforkContext, get_context
     from frostfork.ledger_file import LedgerFile
     from frostfork.preload import (
         Decision,
@@ -52,6 +53,7 @@ __all__ = [
     "Decision",
     "DistributionChange",
     "Finding",
+    "FrostforkContext",
     "FrostforkError",
     "Installation",
     "Installed",
@@ -81,6 +83,7 @@ __all__ = [
     "child_baseline",
     "find_installed",
     "fork",
+    "get_context",
     "install",
     "observe",
     "page_counts",
@@ -90,6 +93,7 @@ __all__ = [
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
+    "frostfork.context": ("FrostforkContext", "get_context"),
     "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.preload": (
         "Decision",

@@ -74,6 +74,13 @@ class ZygotePopen(popen_fork.Popen):
         try:
             reduction.dump(spawn.get_preparation_data(process_obj._name), buffer)
             reduction.dump(process_obj, buffer)
+        except Exception as error:
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(
+                    f"{process_obj.name} is pickled because it starts from the zygote: {process_obj.started.reason}."
+                    ' get_context("fork") of frostfork.context pickles nothing.'
+                )
+            raise
         finally:
             set_spawning_popen(None)
         fd = os.memfd_create("frostfork-process", os.MFD_CLOEXEC)
