@@ -177,6 +177,7 @@ class Zygotes:
     """What the contexts of this process start processes from: one zygote at a time, the first time it is needed."""
 
     def __init__(self) -> None:
+        self.start = "auto"  # as Zygote's
         self._preload: tuple[str, ...] = ("__main__",)
         self._forget()
 
@@ -232,8 +233,9 @@ class Zygotes:
     def _renewed(self) -> Held:
         modules = [name for name in self._preload if name != "__main__"]
         zygote = Zygote(
-            Preloads(modules), on_owner_death="drain", import_main="__main__" in self._preload, name="mp"
-        ).start()
+            Preloads(modules), start=self.start, on_owner_death="drain", name="frostfork-context",
+            import_main="__main__" in self._preload,
+        ).start()  # fmt: skip
         self._replace(Held(zygote, given=False))
         assert self._held is not None
         return self._held

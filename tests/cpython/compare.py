@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs CPython's own tests twice, as they are and with what is ours, and compares them test by test.
 
-    python compare.py [--ours warmed|fork|zygote|pool] [--jobs N] [--timeout SECONDS] [--keep FOLDER] [MODULE ...]
+    python compare.py [--ours warmed|fork|zygote|exec|pool] [--jobs N] [--timeout SECONDS] [--keep FOLDER] [MODULE ...]
 
-warmed: in a warmed process. fork, zygote: with our multiprocessing context in the place of fork or forkserver. pool: with
-ForkPool in the place of ProcessPoolExecutor.
+warmed: in a warmed process. fork: with our multiprocessing context in the place of fork. zygote, exec: with our context in
+the place of forkserver, its zygote forked or a new interpreter. pool: with ForkPool in the place of ProcessPoolExecutor.
 
 Exit status: 0 when every difference is explained, 1 when one is not, 2 when this interpreter has no tests to run.
 Where a module differs, both runs of it are made once more, one at a time. A test that two plain runs disagree on is
@@ -84,6 +84,7 @@ MODULES = {
     "warmed": WARMED,
     "fork": [f"mp_fork_{kind}" for kind in CONTEXT],
     "zygote": [f"mp_forkserver_{kind}" for kind in CONTEXT],
+    "exec": [f"mp_forkserver_{kind}" for kind in CONTEXT],
     "pool": ["test_concurrent_futures"],
 }
 PLACES = Path(__file__).with_name("places")

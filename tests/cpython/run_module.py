@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one module of CPython's own tests in this process and writes each test's outcome.
 
-    python run_module.py plain|warmed|fork|zygote|pool MODULE RESULTS
+    python run_module.py plain|warmed|fork|zygote|exec|pool MODULE RESULTS
 
 warmed: warms this process first. What else is ours has been put into its place when the interpreter started
 (places/frostfork_in_place.py).
@@ -183,6 +183,7 @@ def replaced(how: str) -> dict[str, object]:
     place, thing = {
         "fork": ("fork", multiprocessing.get_context("fork")),
         "zygote": ("forkserver", multiprocessing.get_context("forkserver")),
+        "exec": ("forkserver", multiprocessing.get_context("forkserver")),
         "pool": ("ProcessPoolExecutor", concurrent.futures.ProcessPoolExecutor),
     }[how]
     ours = [each.__module__ for each in getattr(thing, "__mro__", type(thing).__mro__)]
