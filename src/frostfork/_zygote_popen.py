@@ -17,7 +17,7 @@ from frostfork._popen import RUNS_ATEXIT, clear_atexit
 from frostfork.zygote import Template, Zygote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from frostfork.zygote import Worker
 
@@ -43,8 +43,9 @@ class ZygotePopen(popen_fork.Popen):
     method = "frostfork"
     DupFd = _Passed
 
-    def __init__(self, process_obj: Any, held: Held) -> None:
-        self._held = held
+    def __init__(self, process_obj: Any, find: Callable[[], Held]) -> None:
+        """find: what it starts from, asked for when the process has turned out to be one that can be pickled."""
+        self._find = find
         self._fds: list[int] = []
         super().__init__(process_obj)
 
@@ -57,6 +58,7 @@ class ZygotePopen(popen_fork.Popen):
         sentinel, alive = os.pipe()  # the other end of what the worker's parent_process() waits for
         try:
             fds = (data, sentinel, resource_tracker.getfd(), *self._fds)
+            self._held = self._find()
             self.worker: Worker = self._held.fork(process_obj.name, fds)
         except BaseException:
             os.close(alive)

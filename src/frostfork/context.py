@@ -102,7 +102,7 @@ def _launch(process_obj: Any, started: Started, pool: object = None) -> Popen:
         return ForkPopen(process_obj)
     from frostfork._zygote_popen import ZygotePopen, zygotes
 
-    return ZygotePopen(process_obj, zygotes.get() if pool is None else zygotes.for_pool(pool))
+    return ZygotePopen(process_obj, zygotes.get if pool is None else lambda: zygotes.for_pool(pool))
 
 
 class _Name(str):

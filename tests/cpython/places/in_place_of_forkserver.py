@@ -19,7 +19,7 @@ class ForkServerContext(ZygoteContext):
     Process = ForkServerProcess
 
 
-class ForkServer:
+class ForkServer(forkserver.ForkServer):
     """What tests ask of multiprocessing's: to run, and for its pid, which they send signals."""
 
     def ensure_running(self) -> None:
@@ -28,6 +28,10 @@ class ForkServer:
     @property
     def _forkserver_pid(self) -> int:
         return zygotes.get().zygote.pid
+
+    @_forkserver_pid.setter
+    def _forkserver_pid(self, pid: object) -> None:
+        """A worker forgets the pid that it inherited."""
 
     def _stop(self) -> None:
         zygotes.close()
