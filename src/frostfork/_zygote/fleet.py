@@ -24,7 +24,7 @@ from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
 _ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
-_END_SECONDS = 5.0  # for what was killed to be gone
+_END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
 
 class Options(NamedTuple):
@@ -96,9 +96,7 @@ class Fleet:
                     for index, answer in zip(indices, answers, strict=True):
                         if isinstance(answer, Worker):
                             found[index] = answer
-                    for answer in answers:
-                        if isinstance(answer, Exception):
-                            raise answer
+                    _raise_first(answers)
                 workers = [worker for worker in found if worker is not None]
                 if len(workers) == len(names):
                     return workers
@@ -205,11 +203,10 @@ class Fleet:
         for handle in (self.current, *self._former):
             if handle is None:
                 continue
-            for worker in list(handle.workers.values()):
-                if worker.pid == pid and worker._ended is None and worker.has_ended():
+            for serial, worker in list(handle.workers.items()):
+                if worker.pid == pid and worker.has_ended():
                     handle.link.drain()
-                    if worker._ended is None:
-                        worker._ended = how
+                    handle.note_end(serial, how)
 
     def _ask_for_orphan(self, worker: Worker, deadline: float) -> Ended | None:
         """How it ended; None: it cannot be told yet."""
@@ -225,7 +222,9 @@ class Fleet:
                 root.link.wait_until(lambda: worker._ended is not None, until)
             if worker._ended is not None:
                 return worker._ended
-        status = status_of(worker.fileno(), 0.0 if deadline <= now else min(deadline, worker._given_up_at) - now)
+        status = status_of(
+            worker.fileno(), 0.0 if deadline <= now else min(deadline, worker._given_up_at) - now
+        )
         if status is not None:
             return ended(status, None)
         return Ended(None, None) if time.monotonic() >= worker._given_up_at else None
@@ -255,14 +254,15 @@ class Fleet:
                 worker.kill()
             handle.link.send(("end",))
         for handle in handles:
-            handle.link.wait_until(lambda: False, deadline)
+            handle.link.wait_until(_never, deadline)
             if not handle.link.gone:
                 _kill(handle.link)
-                handle.link.wait_until(lambda: False, time.monotonic() + _END_SECONDS)
-            for worker in list(handle.workers.values()):
-                with contextlib.suppress(TimeoutError, ValueError):
-                    worker.wait(_END_SECONDS)
+        deadline = time.monotonic() + _END_SECONDS
         for handle in handles:
+            handle.link.wait_until(_never, deadline)
+            for worker in list(handle.workers.values()):
+                with contextlib.suppress(TimeoutError):
+                    worker.wait(max(0.0, deadline - time.monotonic()))
             handle.link.close()
         if self._root is not None:
             self._end_root(self._root)
@@ -292,12 +292,26 @@ class Fleet:
         os.close(self._anchor)  # the other end stays: this fork may be the root
 
 
+def _raise_first(answers: list[Worker | OSError | ZygoteError | None]) -> None:
+    try:
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+    finally:
+        answer = None
+        answers.clear()  # else an exception and its frames would hold each other until a collection
+
+
 def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[int]]]:
     """Which parcel goes to which of the workers that are not there yet."""
     indices = [index for index, worker in enumerate(found) if worker is None]
     if len(parcels) == 1:
         return [(parcels[0], indices)] if indices else []
     return [(parcels[index], [index]) for index in indices]
+
+
+def _never() -> bool:
+    return False
 
 
 def _kill(link: Link) -> None:

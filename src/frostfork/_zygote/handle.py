@@ -62,8 +62,12 @@ class Handle:
             if self.link.gone:
                 raise ZygoteError(f"the zygote (generation {self.generation}) ended before it was ready")
             raise ZygoteError(f"the zygote (generation {self.generation}) was not ready in time")
-        if isinstance(self._begun.value, BaseException):
-            raise self._begun.value
+        begun, self._begun = self._begun.value, Answer()
+        if isinstance(begun, BaseException):
+            try:
+                raise begun
+            finally:
+                del begun  # else it and this frame would hold each other, and workers of the caller's, until a collection
 
     def is_alive(self) -> bool:
         return not self.link.gone and not self.link.has_ended()
@@ -148,9 +152,7 @@ class Handle:
             self._answers.pop(serial).value = error
         elif kind == "ended":
             serial, status, usage = details
-            worker = self.workers.pop(serial, None)
-            if worker is not None:
-                worker._ended = ended(status, usage)
+            self.note_end(serial, ended(status, usage))
         elif kind == "ready":
             self._begun.value = True
         elif kind == "failed":
@@ -193,11 +195,16 @@ class Handle:
 
     def _adopt(self, worker: Worker, deadline: float | None) -> None:
         found = self._orphan(worker, time.monotonic() + 5.0 if deadline is None else deadline)
-        if found is not None and worker._ended is None:
-            worker._ended = found
+        if found is not None:
             for serial, each in list(self.workers.items()):
                 if each is worker:
-                    del self.workers[serial]
+                    self.note_end(serial, found)
+
+    def note_end(self, serial: int, how: Ended) -> None:
+        """Once: from then on nothing here holds the worker."""
+        worker = self.workers.pop(serial, None)
+        if worker is not None:
+            worker._ended = how
 
 
 def ended(status: int | None, usage: tuple[Any, ...] | None) -> Ended:
