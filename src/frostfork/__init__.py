@@ -10,8 +10,11 @@ from frostfork.errors import (
     FrostforkError,
     LedgerError,
     ObservationError,
+    RemoteError,
+    TaskTimeout,
     UnsupportedAirflowError,
     UnsupportedStepError,
+    WorkerDied,
     ZygoteError,
 )
 from frostfork.fork import Installation, child_baseline, fork, install
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
     from frostfork.context import FrostforkContext, get_context
     from frostfork.ledger_file import LedgerFile
+    from frostfork.pool.broken import PoolBroken
+    from frostfork.pool.executor import ForkPool
+    from frostfork.pool.records import PoolStats, TaskRecord, WorkerStats
     from frostfork.preload import (
         Decision,
         Finding,
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
+    from frostfork.recycle import RecyclePolicy
     from frostfork.staleness import DistributionChange, InstalledWatch
     from frostfork.zygote import Ended, Template, Worker, Zygote
 
@@ -56,6 +63,7 @@ __all__ = [
     "DistributionChange",
     "Ended",
     "Finding",
+    "ForkPool",
     "FrostforkContext",
     "FrostforkError",
     "Installation",
@@ -71,12 +79,18 @@ __all__ = [
     "ObservationError",
     "PageCounts",
     "Plan",
+    "PoolBroken",
+    "PoolStats",
     "PreloadMode",
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "RecyclePolicy",
+    "RemoteError",
     "SourceRecord",
     "StepReport",
+    "TaskRecord",
+    "TaskTimeout",
     "Template",
     "Trial",
     "UnsupportedAirflowError",
@@ -84,6 +98,8 @@ __all__ = [
     "Verdict",
     "WarmupReport",
     "Worker",
+    "WorkerDied",
+    "WorkerStats",
     "Zygote",
     "ZygoteError",
     "blame",
@@ -102,6 +118,9 @@ _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
     "frostfork.context": ("FrostforkContext", "get_context"),
     "frostfork.ledger_file": ("LedgerFile",),
+    "frostfork.pool.broken": ("PoolBroken",),
+    "frostfork.pool.executor": ("ForkPool",),
+    "frostfork.pool.records": ("PoolStats", "TaskRecord", "WorkerStats"),
     "frostfork.preload": (
         "Decision",
         "Finding",
@@ -115,6 +134,7 @@ _LATER = {
         "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
+    "frostfork.recycle": ("RecyclePolicy",),
     "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
     "frostfork.zygote": ("Ended", "Template", "Worker", "Zygote"),
 }
