@@ -27,10 +27,11 @@ from frostfork.pool.payload import plain
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
-    from frostfork.zygote import Worker, Zygote
     from frostfork.recycle import RecyclePolicy
+    from frostfork.zygote import Worker, Zygote
 
 _END_SECONDS = 10.0  # for a worker that was told to end
+_LOOK_SECONDS = 0.5
 _LONG_LIFE_SECONDS = 10.0  # whoever dies idle after this is no sign of a loop
 
 
@@ -87,14 +88,23 @@ class Crew:
         self.thread = threading.Thread(target=self._run, name=f"{name}-crew", daemon=True)
 
     def begin(self) -> None:
-        self.collector.thread.start()
-        self.thread.start()
+        try:
+            self.collector.thread.start()
+            self.thread.start()
+        except RuntimeError:  # no thread can be had
+            self.engine.closing = True
+            self.collector.stopping = True
+            self.engine.ring()
+            self._hooks.close()
+            raise
         self._heart.begin()
 
     def join(self) -> None:
         """Until the pool has ended."""
         if threading.current_thread() in (self.thread, self.collector.thread):
-            raise RuntimeError("a pool cannot wait for its end in one of its own threads: use shutdown(wait=False)")
+            raise RuntimeError(
+                "a pool cannot wait for its end in one of its own threads: use shutdown(wait=False)"
+            )
         self.thread.join()
 
     def wake(self) -> None:
@@ -244,8 +254,8 @@ class Crew:
     # --- what the collector tells
 
     def _worked(self) -> None:
-        self._breaker.worked()
         engine = self.engine
+        self._breaker.failures = 0
         if self._refork_after is not None:
             ended = engine.done + engine.failed
             if ended - self._reforked_at >= self._refork_after and not self._old:
@@ -296,10 +306,11 @@ class Crew:
                     link.end()
             if not links:
                 break
-            if time.monotonic() > end:
-                for link in links:
+            late = time.monotonic() > end
+            for link in links:
+                if late or link.is_stopped():
                     link.kill("it did not end when told to")
-            self._changed.wait(max(0.05, end - time.monotonic()))
+            self._changed.wait(_LOOK_SECONDS)
             self._changed.clear()
         with contextlib.suppress(Exception):
             self._hooks.close()

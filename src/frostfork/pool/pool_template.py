@@ -6,24 +6,37 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
+from frostfork.warmup import warmup
 from frostfork.zygote import Template
+
+
+# What is quick, a few hundredths of a second. A template that loads much does more, in its begin().
+_STEPS = ("immortalize", "drain_heap")
 
 
 class PoolTemplate(Template):
     """Around the user's own: its hooks and public methods are reached through this."""
 
     def __init__(self, template: Template | None) -> None:
+        self._is_bare = template is None
         self._template = template or Template()
 
     def begin(self) -> None:
-        import frostfork.pool.worker  # noqa: F401 - so that workers need not
+        from frostfork.pool.rehearsal import rehearse
 
+        rehearse()
         self._template.begin()
+        if self._is_bare:
+            warmup(steps=_STEPS)
 
     def main_names(self) -> frozenset[str]:
         """What __main__ has here."""
         main = sys.modules.get("__main__")
-        return frozenset() if main is None else frozenset(name for name in vars(main) if callable(getattr(main, name, None)))
+        return (
+            frozenset()
+            if main is None
+            else frozenset(name for name in vars(main) if callable(getattr(main, name, None)))
+        )
 
     def before_fork(self, name: str) -> None:
         self._template.before_fork(name)
