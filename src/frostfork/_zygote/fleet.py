@@ -12,11 +12,11 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from frostfork import _core
 from frostfork._zygote import starting
 from frostfork._zygote.channel import Channel, Message, Parcel, pair
 from frostfork._zygote.handle import Gone, Handle, ended
 from frostfork._zygote.link import Link
-from frostfork._zygote.orphans import status_of
 from frostfork._zygote.setup import Setup
 from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
@@ -24,6 +24,7 @@ from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
 _ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
+_TICK_SECONDS = 0.02
 _END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
 
@@ -93,10 +94,7 @@ class Fleet:
                 for parcel, indices in _missing(found, parcels):
                     own = None if fds is None else [fds[index] for index in indices]
                     answers = handle.fork([names[index] for index in indices], parcel, own, deadline)
-                    for index, answer in zip(indices, answers, strict=True):
-                        if isinstance(answer, Worker):
-                            found[index] = answer
-                    _raise_first(answers)
+                    _sort(answers, indices, found)
                 workers = [worker for worker in found if worker is not None]
                 if len(workers) == len(names):
                     return workers
@@ -209,25 +207,28 @@ class Fleet:
                     handle.note_end(serial, how)
 
     def _ask_for_orphan(self, worker: Worker, deadline: float) -> Ended | None:
-        """How it ended; None: it cannot be told yet."""
+        """How it ended; None: it cannot be told yet.
+
+        Whoever adopted it waits for it. If that is the root, it says what it saw; then, or if it is another, the kernel
+        knows (Linux 6.15), and does not say when.
+        """
         now = time.monotonic()
-        if worker._given_up_at is None:
-            worker._given_up_at = now + _ORPHAN_SECONDS
-        root = self._root
-        if root is not None:
-            if deadline <= now:
+        if worker.given_up_at is None:
+            worker.given_up_at = now + _ORPHAN_SECONDS
+        until = min(deadline, worker.given_up_at)
+        while True:
+            root = self._root
+            if root is not None:
+                root.link.wait_until(worker.is_known, min(until, now + _TICK_SECONDS))
                 root.link.drain()
-            else:
-                until = min(deadline, worker._given_up_at)
-                root.link.wait_until(lambda: worker._ended is not None, until)
-            if worker._ended is not None:
-                return worker._ended
-        status = status_of(
-            worker.fileno(), 0.0 if deadline <= now else min(deadline, worker._given_up_at) - now
-        )
-        if status is not None:
-            return ended(status, None)
-        return Ended(None, None) if time.monotonic() >= worker._given_up_at else None
+            status = None if worker.is_known() else _core.exit_status(worker.fileno())
+            now = time.monotonic()
+            if worker.is_known() or status is not None:
+                return worker.poll() if worker.is_known() else ended(status, None)
+            if now >= until:
+                return Ended(None, None) if now >= worker.given_up_at else None
+            if root is None or root.link.gone:
+                time.sleep(_TICK_SECONDS)
 
     # --- the end
 
@@ -267,6 +268,8 @@ class Fleet:
         if self._root is not None:
             self._end_root(self._root)
             self._root = None
+        for handle in handles:
+            handle.give_up()
         self.current = None
         self._former.clear()
         os.close(self._anchor)
@@ -292,14 +295,20 @@ class Fleet:
         os.close(self._anchor)  # the other end stays: this fork may be the root
 
 
-def _raise_first(answers: list[Worker | OSError | ZygoteError | None]) -> None:
+def _sort(
+    answers: list[Worker | OSError | ZygoteError | None], indices: list[int], found: list[Worker | None]
+) -> None:
+    """Workers to where they belong; an exception is raised."""
     try:
+        for index, answer in zip(indices, answers, strict=True):
+            if isinstance(answer, Worker):
+                found[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
     finally:
         answer = None
-        answers.clear()  # else an exception and its frames would hold each other until a collection
+        answers.clear()  # else an exception and its frames would hold each other, and workers, until a collection
 
 
 def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[int]]]:

@@ -41,7 +41,7 @@ class Worker:
         self._pidfd = pidfd
         self._owner = os.getpid()
         self._ended: Ended | None = None
-        self._given_up_at: float | None = None
+        self.given_up_at: float | None = None
 
     @property
     def pid(self) -> int:
@@ -94,8 +94,22 @@ class Worker:
         if self._owner != os.getpid():
             raise ZygoteError(f"this worker belongs to process {self._owner}: a fork of it cannot use it")
 
+    def note_end(self, how: Ended) -> None:
+        """From its zygote's, root's or the kernel's mouth."""
+        self._ended = how
+
+    def is_known(self) -> bool:
+        """Whether it is known how it ended."""
+        return self._ended is not None
+
     def has_ended(self) -> bool:
         return self._ended is not None or _wait_for_pidfd(self.fileno(), 0)
+
+    def close(self) -> None:
+        """Close the pidfd now rather than when this object goes."""
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0 and self._owner == os.getpid():
+            os.close(pidfd)
 
     def __repr__(self) -> str:
         state = "running" if self._ended is None else f"ended: {self._ended.code}"
