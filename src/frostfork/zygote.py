@@ -112,6 +112,15 @@ class Zygote:
         if self._finalizer is not None:
             self._finalizer.detach()
 
+    def stay_at_exit(self) -> None:
+        """Do not close at the end of the interpreter: whoever waits for workers there closes it when that is done.
+
+        Not closed at all, it ends when the process has ended.
+        """
+        self._check_owner()
+        if self._finalizer is not None:
+            self._finalizer.atexit = False
+
     def __enter__(self) -> Zygote:
         return self.start()
 
