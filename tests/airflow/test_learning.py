@@ -126,7 +126,7 @@ class Run:
     def in_parent(self, *modules: str) -> list[str]:
         """Imports of these modules, or of all of ours, in the parent, in order."""
         found = [note["module"] for note in self.imports if note["in"] == "parent"]
-        assert all(n["pid"] == self.report["pid"] for n in self.imports if n["in"] == "parent")
+        assert all(n["pid"] == self.report["parent"] for n in self.imports if n["in"] == "parent")
         return [name for name in found if not modules or name in modules]
 
     def parsed(self, name: str) -> list[dict[str, Any]]:

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The zygote of the DAG processor, as its manager sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from frostfork._signals import DeferredSignals
+from frostfork.airflow.parsing_template import ParsingTemplate
+from frostfork.airflow.worker_name import WorkerName
+from frostfork.errors import FrostforkError, ZygoteError
+from frostfork.zygote import Zygote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from frostfork.airflow.learning import ParentReport
+    from frostfork.airflow.settings import Settings
+    from frostfork.zygote import Worker
+
+log = logging.getLogger("frostfork.airflow")
+
+_READY_SECONDS = 120.0  # it imports for 20 s at most before it is ready, and what it has begun then
+_SECONDS_BETWEEN_QUESTIONS = 5.0
+_CLOSE_SECONDS = 10.0
+ALIKE = "frostfork forks the parsing processes from the manager itself"
+
+
+class ZygoteParent:
+    """The parent of the parsing processes."""
+
+    template: type[ParsingTemplate] = ParsingTemplate
+
+    def __init__(self, zygote: Zygote, *, renews: bool) -> None:
+        self.zygote = zygote
+        self._renews = renews
+        self._serials = itertools.count(1)
+        self._numbers: dict[tuple[str, str], int] = {}  # of files
+        self._told: set[int] = set()  # to the zygote of this generation:
+        self._generation = 0
+        self._next_question = 0.0
+        self._report: ParentReport | None = None
+        self._closed = False
+
+    @classmethod
+    def start(cls, settings: Settings, plugins_folder: str | None) -> ZygoteParent | None:
+        """None, with one line in the log, where there can be none."""
+        try:
+            from frostfork.airflow.zygote_child import missing_from_airflow
+
+            missing = missing_from_airflow()
+        except ImportError as error:
+            missing = str(error)
+        if missing:
+            log.warning("%s, for this Airflow is not the one that a zygote is made for: %s", ALIKE, missing)
+            return None
+        template = cls.template(settings, plugins_folder)
+        zygote = Zygote(
+            template, name="dag-processor", keep_fds=_log_files(), ready_timeout=_READY_SECONDS
+        )
+        try:
+            zygote.start()
+        except (FrostforkError, OSError) as error:
+            log.warning("%s, for no zygote could be started: %s", ALIKE, error)
+            return None
+        return cls(zygote, renews=settings.stale == "renew")
+
+    def fork(
+        self, target: Callable[..., Any], arguments: tuple[Any, ...], fds: Sequence[int], folder: str, file: str
+    ) -> Worker:
+        """Fork a child that parses a file of a bundle's folder. ZygoteError if there is no zygote any more."""
+        number = self._numbers.setdefault((folder, file), len(self._numbers))
+        generation = self.zygote.generation
+        if generation != self._generation:
+            self._generation = generation
+            self._told.clear()
+        if number not in self._told:
+            self.zygote.call("tell", number, folder, file)
+            self._told.add(number)
+        name = str(WorkerName(next(self._serials), number, file))
+        return self.zygote.fork(target, arguments, fds=fds, name=name)
+
+    def report(self) -> ParentReport | None:
+        """What the zygote has done; what it last said, once it is gone; None if it never said anything."""
+        if not self._closed:
+            try:
+                with DeferredSignals():
+                    self._report = self.zygote.call("report")
+            except FrostforkError as error:
+                log.debug("the zygote does not answer: %s", error)
+        return self._report
+
+    def stale(self) -> set[str]:
+        """Distributions that changed on disk and have come to rest, if the parent is to be renewed for them."""
+        now = time.monotonic()
+        if not self._renews or now < self._next_question:
+            return set()
+        self._next_question = now + _SECONDS_BETWEEN_QUESTIONS
+        try:
+            with DeferredSignals():
+                return self.zygote.call("stale")
+        except FrostforkError:
+            return set()  # the next fork will show whether it is gone
+
+    def renew(self, stale: set[str]) -> bool:
+        """Put a new zygote in the place of the one with old modules. False if the manager has such modules itself."""
+        from frostfork.distributions import find_installed
+
+        installed = find_installed()
+        own = {installed.distribution(name) or "" for name in sys.modules}
+        if own & stale:
+            return False
+        try:
+            self._report = self.zygote.call("save")  # what it has learned is there for the next one
+            generation = self.zygote.replace()
+        except ZygoteError as error:
+            log.warning("frostfork could not put a new zygote in the place of the old one: %s", error)
+            return False
+        log.info("frostfork has a new zygote, number %d: %s changed", generation, ", ".join(sorted(stale)))
+        return True
+
+    def close(self) -> None:
+        """At the end: the zygote writes down what it learned, and ends with whatever it has forked."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._report = self.zygote.call("save")
+        except FrostforkError as error:
+            log.warning("frostfork could not write down what it learned: %s", error)
+        finally:
+            self.zygote.close(_CLOSE_SECONDS)
+
+
+def _log_files() -> set[int]:
+    """Descriptors of the files that logging writes to, which the zygote's lines go to as well."""
+    found = set()
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or none with a descriptor
+                found.add(handler.stream.fileno())
+    return {fd for fd in found if fd > 2}  # noqa: PLR2004 - the standard streams stay anyway
