@@ -12,6 +12,7 @@ from frostfork.errors import (
     ObservationError,
     UnsupportedAirflowError,
     UnsupportedStepError,
+    ZygoteError,
 )
 from frostfork.fork import Installation, child_baseline, fork, install
 from frostfork.journal import Journal
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
     from frostfork.staleness import DistributionChange, InstalledWatch
+    from frostfork.zygote import Ended, Template, Worker, Zygote
 
 __version__ = "0.1.0"
 
@@ -51,6 +53,7 @@ __all__ = [
     "CopyReport",
     "Decision",
     "DistributionChange",
+    "Ended",
     "Finding",
     "FrostforkError",
     "Installation",
@@ -72,11 +75,15 @@ __all__ = [
     "Preloader",
     "SourceRecord",
     "StepReport",
+    "Template",
     "Trial",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
     "Verdict",
     "WarmupReport",
+    "Worker",
+    "Zygote",
+    "ZygoteError",
     "blame",
     "child_baseline",
     "find_installed",
@@ -105,6 +112,7 @@ _LATER = {
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
     "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
+    "frostfork.zygote": ("Ended", "Template", "Worker", "Zygote"),
 }
 
 

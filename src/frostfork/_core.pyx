@@ -9,6 +9,7 @@ import os
 from libc.stdint cimport int64_t, uint64_t
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from frostfork._os cimport (
     FF_KINDS,
@@ -22,6 +23,7 @@ from frostfork._os cimport (
     ff_comparison,
     ff_counts,
     ff_counts_take,
+    ff_descriptors_release,
     FF_HEAP_NAME,
     ff_heap,
     ff_heap_allocator,
@@ -38,8 +40,10 @@ from frostfork._os cimport (
     ff_process_adopt_orphans,
     ff_process_die_with_parent,
     ff_process_environment,
+    ff_process_exit_status,
     FF_PROCESS_SIGNALS,
     ff_process_libraries_loaded,
+    ff_process_set_name,
     ff_process_signal_actions,
     ff_witness,
     ff_witness_findings,
@@ -333,6 +337,35 @@ def die_with_parent(int signal):
 def adopt_orphans():
     """Orphaned descendants become children of this process instead of init's."""
     check(ff_process_adopt_orphans())
+
+
+def exit_status(int pidfd):
+    """The wait status of the process behind a pidfd, once somebody has waited for it; None where it is not known.
+
+    Linux 6.15 and newer tell it, to whoever had the pidfd open before.
+    """
+    cdef int status
+    return status if ff_process_exit_status(pidfd, &status) == 1 else None
+
+
+def set_process_name(bytes name not None):
+    """What ps and top call this process; 15 bytes of it."""
+    ff_process_set_name(name)
+
+
+def release_descriptors(tuple kept not None, tuple closed not None):
+    """Let go of every descriptor but 0 to 2 and `kept`; close those in `closed`, keep the other numbers taken."""
+    cdef size_t count = len(kept)
+    cdef size_t closing = len(closed)
+    cdef int *numbers = <int *>PyMem_Malloc((count + closing + 1) * sizeof(int))
+    if numbers == NULL:
+        raise MemoryError
+    try:
+        for index, fd in enumerate(kept + closed):
+            numbers[index] = fd
+        check(ff_descriptors_release(numbers, count, numbers + count, closing))
+    finally:
+        PyMem_Free(numbers)
 
 
 def environment_sum():

@@ -95,9 +95,15 @@ cdef extern from "os/huge.h" nogil:
     int ff_huge_collapse(int share, int64_t fewest, ff_huge *found, ff_huge_made *made)
 
 
+cdef extern from "os/descriptors.h" nogil:
+    int ff_descriptors_release(int *kept, size_t kept_count, int *closed, size_t closed_count)
+
+
 cdef extern from "os/process.h" nogil:
     int ff_process_die_with_parent(int signal)
     int ff_process_adopt_orphans()
+    int ff_process_exit_status(int pidfd, int *status)
+    void ff_process_set_name(const char *name)
     uint64_t ff_process_environment()
     enum: FF_PROCESS_SIGNALS
     void ff_process_signal_actions(uint64_t *out)

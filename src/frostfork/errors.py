@@ -32,3 +32,7 @@ class BaselineError(FrostforkError):
 
 class UnsupportedStepError(FrostforkError):
     """A step of a warmup that this interpreter, C library or kernel cannot do; the message says why."""
+
+
+class ZygoteError(FrostforkError):
+    """A zygote that cannot be started, replaced or used; the message says why."""
