@@ -116,6 +116,7 @@ def homes(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
             dags,
             enabled=True,
             core__dagbag_import_error_traceback_depth="50",
+            frostfork__min_children="1",
             CALLBACKS=str(home.path / "callbacks"),
             **settings,
         )

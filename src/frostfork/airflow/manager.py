@@ -33,6 +33,7 @@ from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import Settings, load
 from frostfork.airflow.zygote_parent import ALIKE, ZygoteParent
 from frostfork.fork import install
+from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.airflow.learning import ParentReport
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("frostfork.airflow")
+
+_EARLY_STEPS = {"immortalize", "freeze"}
 
 
 class SharedParentManager(DagFileProcessorManager):
@@ -66,7 +69,9 @@ class SharedParentManager(DagFileProcessorManager):
         install()
         replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
         if self._settings.zygote:
-            # Before all else: it is to begin without what the manager alone needs.
+            # Before all else, for it is to begin without what the manager alone needs. What is immortal and frozen by
+            # then is written neither by the manager nor there, and is in memory once and not three times.
+            warmup(steps=tuple(_EARLY_STEPS & {*self._settings.steps, "freeze"}), afresh=True)
             self.zygote_parent = ZygoteParent.start(self._settings, airflow_settings.PLUGINS_FOLDER)
         ObservedFileProcess.parent = self.zygote_parent
         ObservedFileProcess.on_loss = self._become_parent
@@ -99,20 +104,17 @@ class SharedParentManager(DagFileProcessorManager):
         log.warning("%s from now on: %s", ALIKE, error)
         ObservedFileProcess.parent = None
         self._make_learner()
-        self._prepare_to_fork()
+        preparing.build_decoders()
         assert self.learner is not None
         self.learner.begin()
 
     def prepare_process_context(self) -> None:
         super().prepare_process_context()
-        if self.zygote_parent is None:
-            self._prepare_to_fork()
-
-    def _prepare_to_fork(self) -> None:
         # Airflow makes its client at the first fork, behind its gc.freeze() at the end of before_run: 76 modules and
-        # 72,000 objects that every child would then copy.
+        # 72,000 objects that every collection would then look at, and every child of the manager copy.
         _ = self.client
-        preparing.build_decoders()
+        if self.zygote_parent is None:
+            preparing.build_decoders()
 
     # The three methods that Airflow documents as places to get these from elsewhere: here, from there, but less often.
 
