@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+from frostfork import _core
 from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel
 from frostfork._zygote.link import Link
 from frostfork._zygote.worker import Ended, Worker
@@ -61,8 +62,12 @@ class Handle:
             if self.link.gone:
                 raise ZygoteError(f"the zygote (generation {self.generation}) ended before it was ready")
             raise ZygoteError(f"the zygote (generation {self.generation}) was not ready in time")
-        if isinstance(self._begun.value, BaseException):
-            raise self._begun.value
+        begun, self._begun = self._begun.value, Answer()
+        if isinstance(begun, BaseException):
+            try:
+                raise begun
+            finally:
+                del begun  # else it and this frame would hold each other, and workers of the caller's, until a collection
 
     def is_alive(self) -> bool:
         return not self.link.gone and not self.link.has_ended()
@@ -147,9 +152,7 @@ class Handle:
             self._answers.pop(serial).value = error
         elif kind == "ended":
             serial, status, usage = details
-            worker = self.workers.pop(serial, None)
-            if worker is not None:
-                worker._ended = ended(status, usage)
+            self.note_end(serial, ended(status, usage))
         elif kind == "ready":
             self._begun.value = True
         elif kind == "failed":
@@ -175,22 +178,33 @@ class Handle:
     def look(self, worker: Worker) -> None:
         """Take what is known of its end, without waiting."""
         self.link.drain()
-        if worker._ended is None and self.link.gone and worker.has_ended():
+        if not worker.is_known() and self.link.gone and worker.has_ended():
             self._adopt(worker, time.monotonic())
 
     def settle(self, worker: Worker, deadline: float | None) -> bool:
         """It has ended: wait until it is known how. False: not in time."""
-        if not self.link.wait_until(lambda: worker._ended is not None, deadline) and self.link.gone:
+        if not self.link.wait_until(worker.is_known, deadline) and self.link.gone:
             self._adopt(worker, deadline)
-        return worker._ended is not None
+        return worker.is_known()
 
     def _adopt(self, worker: Worker, deadline: float | None) -> None:
         found = self._orphan(worker, time.monotonic() + 5.0 if deadline is None else deadline)
-        if found is not None and worker._ended is None:
-            worker._ended = found
+        if found is not None:
             for serial, each in list(self.workers.items()):
                 if each is worker:
-                    del self.workers[serial]
+                    self.note_end(serial, found)
+
+    def give_up(self) -> None:
+        """At the very end, when nobody is left to ask: the kernel may know."""
+        for serial, worker in list(self.workers.items()):
+            if worker.has_ended():
+                self.note_end(serial, ended(_core.exit_status(worker.fileno()), None))
+
+    def note_end(self, serial: int, how: Ended) -> None:
+        """Once: from then on nothing here holds the worker."""
+        worker = self.workers.pop(serial, None)
+        if worker is not None:
+            worker.note_end(how)
 
 
 def ended(status: int | None, usage: tuple[Any, ...] | None) -> Ended:
