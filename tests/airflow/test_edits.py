@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Edits of a folder while frostfork's DAG processor runs over it: each is seen in the next round.
 
-DAG files say through a pipe what they saw, so that nothing here waits for time to pass. One processor serves all tests, and
-one that has no zygote: a fixture makes the edits and records what followed, the tests judge it.
+DAG files say through a pipe what they saw, so that nothing here waits for time to pass. One processor serves all tests,
+and one that has no zygote: a fixture makes the edits and records what followed, the tests judge it.
 """
 
 from __future__ import annotations

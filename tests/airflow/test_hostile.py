@@ -24,7 +24,8 @@ ROUNDS = int(os.environ.get("FROSTFORK_HOSTILE_ROUNDS", "5"))
 GOOD = 36
 TIMEOUT = 8  # seconds for a file
 
-# Where a module is imported: Airflow's manager, its zygote and whatever they fork for themselves are "server", its children "client".
+# Where a module is imported: Airflow's manager, its zygote and whatever they fork for themselves are "server", the
+# children "client".
 IN_CHILD = 'import os\nin_child = os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "client"\n'
 MODULES = {
     "hostile_exit": "import sys\nsys.exit(3)\n",
@@ -55,7 +56,7 @@ FILES = {
 }
 
 # What the manager's process and its zygote are, when it forks for the first time and at its end.
-_LOOKING = f"LEARNED = set({sorted(LEARNED)})\n" + """
+_LOOKING = """
 import json, os, signal, sys, time
 from pathlib import Path
 from frostfork.airflow.command import run_dag_processor
@@ -97,7 +98,7 @@ class Looking(SharedParentManager):
             return super().max_runs_reached()
         if self.done_at is None:
             type(self).done_at = time.monotonic()
-        return LEARNED <= set(self.report().refused) or time.monotonic() > self.done_at + 60
+        return set(json.loads(os.environ["LEARNED"])) <= set(self.report().refused) or time.monotonic() > self.done_at + 60
 
     def _start_new_processes(self):
         if self.first is None:
@@ -138,6 +139,7 @@ def run(
     environment = home.environment(
         folder / "dags",
         LOG=str(folder / "log"),
+        LEARNED=json.dumps(sorted(LEARNED)),
         frostfork__zygote=str(request.param == "zygote"),
         frostfork__canary_seconds="3",
         frostfork__canary_megabytes="512",

@@ -51,7 +51,7 @@ class ObservedFileProcess(DagFileProcessorProcess, ZygoteChild):
     journal: Journal | None = None
 
     @classmethod
-    def start(
+    def start(  # type: ignore[override]  # as in Airflow's classes
         cls, *, target: Callable[[], None] = _parse_file_entrypoint, bundle_path: Any, **kwargs: Any
     ) -> ObservedFileProcess:
         start = functools.partial(super().start, bundle_path=bundle_path, **kwargs)

@@ -51,7 +51,9 @@ class ParsingTemplate(Template):
         self._files: dict[int, tuple[str, str]] = {}  # by number: the bundle's folder, and the path in it
         self._name = ""  # in a child: its own
         self._known = 0  # modules that are there, when something is forked
-        self._read: dict[str, tuple[int, int]] = {}  # files whose imports Airflow has looked at, by their state
+        self._read: dict[
+            str, tuple[int, int]
+        ] = {}  # files whose imports Airflow has looked at, by their state
 
     # --- in the zygote
 
@@ -179,6 +181,6 @@ def parse(target: Callable[[], None], cache: CacheAddress | None, *, fds: Sequen
         supervisor._fork_main(requests, stdout, stderr, logs.fileno(), entry)
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            print("Exception in child process, exiting with code 124", file=sys.stderr)
+            print("Exception in child process, exiting with code 124", file=sys.stderr)  # noqa: T201
             traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
     os._exit(124)

@@ -6,8 +6,8 @@
 3. Once, when every file has been parsed again without a new import: then the manager's caches are full, and its own
    hot code is known, which imports would bury in code that runs once.
 
-The third is for the manager's own sake, where it is the parent. What it writes, it copies away from its children, and that was 8 MB for each
-result that it stores. With its own code in one place and its caches immortal it is 6 MB.
+The third is for the manager's own sake, where it is the parent. What it writes, it copies away from its children, and
+that was 8 MB for each result that it stores. With its own code in one place and its caches immortal it is 6 MB.
 """
 
 from __future__ import annotations

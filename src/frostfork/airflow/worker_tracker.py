@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("frostfork.airflow")
 
 # psutil's, in whose place this stands, so that Airflow can name the signal.
-_Negative = enum.IntEnum("_Negative", {number.name: -number.value for number in signal.Signals})
+_NEGATIVE = {number.name: -number.value for number in signal.Signals}
+_Negative = enum.IntEnum("_Negative", _NEGATIVE)  # type: ignore[misc]
 _UNKNOWN = -1  # what Airflow takes for a process that was gone before it could be asked
 
 # Airflow waits for a child's end by its sockets, and asks for the status when they are closed, once. Its own children
@@ -55,10 +56,7 @@ class WorkerTracker(ProcessTracker):
         self._worker.send_signal(s)
 
     def wait(self, timeout: float | None) -> int:
-        if timeout == 0:
-            ended = self.ended
-        else:
-            ended = self._worker.wait(timeout)
+        ended = self.ended if timeout == 0 else self._worker.wait(timeout)
         if ended is None:
             raise TimeoutError(f"process {self.pid} has not ended yet")
         if ended.code is None:

@@ -15,6 +15,7 @@ from socket import socketpair
 from typing import TYPE_CHECKING, Any
 
 from airflow.dag_processing import processor as airflow_processor
+from airflow.dag_processing.processor import _parse_file_entrypoint
 from airflow.sdk.execution_time import supervisor
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
@@ -36,7 +37,7 @@ class ZygoteChild(WatchedSubprocess):
     def start(
         cls,
         *,
-        target: Callable[[], None],
+        target: Callable[[], None] = _parse_file_entrypoint,
         parent: ZygoteParent | None = None,
         folder: str = "",
         logger: Any = None,
@@ -77,7 +78,7 @@ class ZygoteChild(WatchedSubprocess):
 
 
 def missing_from_airflow() -> str:
-    """What this Airflow lacks, or has otherwise, of the private names that a start from a zygote needs; "" if nothing."""
+    """What this Airflow lacks, or has otherwise, of the names that a start from a zygote needs; "" if nothing."""
     expected = {
         "supervisor._fork_main": ("requests", "child_stdout", "child_stderr", "log_fd", "target"),
         "supervisor.WatchedSubprocess.start": ("target", "logger"),
@@ -85,9 +86,7 @@ def missing_from_airflow() -> str:
             *("self", "stdout", "stderr", "requests", "logs", "data"),
         ),
         "supervisor.WatchedSubprocess._check_subprocess_exit": ("self",),
-        "supervisor.WatchedSubprocess.__init__": (
-            *("pid", "stdin", "process", "process_log", "start_time"),
-        ),
+        "supervisor.WatchedSubprocess.__init__": (*("pid", "stdin", "process", "process_log", "start_time"),),
         "supervisor.ProcessTracker.wait": ("self", "timeout"),
         "supervisor.ProcessTracker.send_signal": ("self", "s"),
         "processor._pre_import_airflow_modules": ("file_path", "log"),

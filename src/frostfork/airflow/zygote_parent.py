@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from frostfork._signals import DeferredSignals
 from frostfork.airflow.parsing_template import ParsingTemplate
@@ -57,21 +56,24 @@ class ZygoteParent:
         except ImportError as error:
             missing = str(error)
         if missing:
-            log.warning("%s, for this Airflow is not the one that a zygote is made for: %s", ALIKE, missing)
+            log.warning("%s, since a zygote cannot start Airflow's processes here: %s", ALIKE, missing)
             return None
         template = cls.template(settings, plugins_folder)
-        zygote = Zygote(
-            template, name="dag-processor", keep_fds=_log_files(), ready_timeout=_READY_SECONDS
-        )
+        zygote = Zygote(template, name="dag-processor", ready_timeout=_READY_SECONDS)
         try:
             zygote.start()
         except (FrostforkError, OSError) as error:
-            log.warning("%s, for no zygote could be started: %s", ALIKE, error)
+            log.warning("%s, since no zygote could be started: %s", ALIKE, error)
             return None
         return cls(zygote, renews=settings.stale == "renew")
 
     def fork(
-        self, target: Callable[..., Any], arguments: tuple[Any, ...], fds: Sequence[int], folder: str, file: str
+        self,
+        target: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        fds: Sequence[int],
+        folder: str,
+        file: str,
     ) -> Worker:
         """Fork a child that parses a file of a bundle's folder. ZygoteError if there is no zygote any more."""
         number = self._numbers.setdefault((folder, file), len(self._numbers))
@@ -90,10 +92,13 @@ class ZygoteParent:
         if not self._closed:
             try:
                 with DeferredSignals():
-                    self._report = self.zygote.call("report")
+                    self._ask_for_report("report")
             except FrostforkError as error:
                 log.debug("the zygote does not answer: %s", error)
         return self._report
+
+    def _ask_for_report(self, method: str) -> None:
+        self._report = cast("ParentReport", self.zygote.call(method))
 
     def stale(self) -> set[str]:
         """Distributions that changed on disk and have come to rest, if the parent is to be renewed for them."""
@@ -103,7 +108,7 @@ class ZygoteParent:
         self._next_question = now + _SECONDS_BETWEEN_QUESTIONS
         try:
             with DeferredSignals():
-                return self.zygote.call("stale")
+                return cast("set[str]", self.zygote.call("stale"))
         except FrostforkError:
             return set()  # the next fork will show whether it is gone
 
@@ -116,7 +121,7 @@ class ZygoteParent:
         if own & stale:
             return False
         try:
-            self._report = self.zygote.call("save")  # what it has learned is there for the next one
+            self._ask_for_report("save")  # what it has learned is there for the next one
             generation = self.zygote.replace()
         except ZygoteError as error:
             log.warning("frostfork could not put a new zygote in the place of the old one: %s", error)
@@ -130,18 +135,8 @@ class ZygoteParent:
             return
         self._closed = True
         try:
-            self._report = self.zygote.call("save")
+            self._ask_for_report("save")
         except FrostforkError as error:
             log.warning("frostfork could not write down what it learned: %s", error)
         finally:
             self.zygote.close(_CLOSE_SECONDS)
-
-
-def _log_files() -> set[int]:
-    """Descriptors of the files that logging writes to, which the zygote's lines go to as well."""
-    found = set()
-    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
-        for handler in getattr(logger, "handlers", ()):
-            with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or none with a descriptor
-                found.add(handler.stream.fileno())
-    return {fd for fd in found if fd > 2}  # noqa: PLR2004 - the standard streams stay anyway

@@ -76,9 +76,7 @@ def demo(
         console.print(line, highlight=False)
 
 
-def _measure(
-    folder: Path, rounds: int, processes: int, homes: Path, zygote: bool | None
-) -> dict[str, Any]:
+def _measure(folder: Path, rounds: int, processes: int, homes: Path, zygote: bool | None) -> dict[str, Any]:
     from frostfork.airflow.measure import runs, summary
     from frostfork.airflow.measure.background import RunError
     from frostfork.airflow.provider import default_of

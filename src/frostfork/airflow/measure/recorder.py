@@ -76,7 +76,9 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
             """Of the manager with its zygote, if it has one, and of all children that have ended."""
             own = _Usage.of(resource.getrusage(resource.RUSAGE_SELF))
             children = _Usage.of(resource.getrusage(resource.RUSAGE_CHILDREN))
-            ended = getattr(proc._process, "ended", None)  # of a zygote's worker, which is none of the manager's
+            ended = getattr(
+                proc._process, "ended", None
+            )  # of a zygote's worker, which is none of the manager's
             if ended is not None and ended.rusage is not None:
                 self._workers = getattr(self, "_workers", _Usage()).plus(_Usage.of(ended.rusage))
             parent = getattr(self, "zygote_parent", None)

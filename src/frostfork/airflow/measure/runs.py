@@ -44,7 +44,7 @@ class NothingParsedError(FrostforkError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What both variants have in common. zygote: whether frostfork forks its children from one; None for its default."""
+    """What both variants have in common. zygote: whether frostfork forks from one; None for its default."""
 
     dags: Path
     rounds: int
