@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DAG processor's zygote: what happens when it, or the manager, or a child ends in a way that nobody wished for.
 
-That a zygote's children find and do what Airflow's own do is in test_same_behaviour, test_hostile and the others, which run
-with it by default.
+That a zygote's children find and do what Airflow's own do is in test_same_behaviour, test_hostile and others.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import pytest
 from tests.airflow.processor import COMMANDS, VARIANTS, Events, Home, Processor, dag, run_together, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 pytest.importorskip("airflow")
@@ -118,14 +117,11 @@ def test_a_killed_zygote_is_replaced(place: Place) -> None:
         while later.parent == waiting.parent or not is_zygote_of(later.parent, processor.pid):
             later = place.next_parse("one")
         assert psutil.pid_exists(waiting.pid)
-        with go_on.open("w"):
-            pass
+        os.close(os.open(go_on, os.O_RDWR))
         # It is over for the manager, which parses the file once more.
         assert place.next_parse("waits").pid != waiting.pid
         assert place.home.rows("SELECT dag_id FROM dag WHERE dag_id = 'waits'")
         processor.signal(signal.SIGTERM)
-        with go_on.open("w"):
-            pass
         assert processor.wait(60) == os.EX_OK
         assert processor.left_over() == []
     assert ALIKE not in processor.out + processor.err
@@ -139,6 +135,15 @@ from frostfork.airflow.manager import SharedParentManager
 {0}
 run_dag_processor(sys.argv[1:], SharedParentManager)
 """
+FAILING = """
+fork, left = Zygote.fork, [1, 2, 3]
+def failing(self, *arguments, **options):
+    if left:
+        left.pop()
+        return fork(self, *arguments, **options)
+    raise ZygoteError("they end, all of them")
+Zygote.fork = failing
+"""
 BREAKS = {
     "no such method": ("del supervisor.ProcessTracker.wait", "it has no supervisor.ProcessTracker.wait"),
     "other arguments": (
@@ -150,11 +155,7 @@ BREAKS = {
         "ZeroDivisionError: division by zero",
     ),
     "nothing after the third fork": (
-        "fork, left = Zygote.fork, [1, 2, 3]\n"
-        "def failing(self, *arguments, **options):\n"
-        "    if left: left.pop(); return fork(self, *arguments, **options)\n"
-        "    raise ZygoteError('they end, all of them')\n"
-        "Zygote.fork = failing",
+        FAILING,
         "from now on: they end, all of them",
     ),
 }
