@@ -189,6 +189,25 @@ def test_without_a_zygote_the_manager_forks(place: Place, what: str) -> None:
     assert "frostfork warmed up" in said
 
 
+IMPATIENT = "from frostfork.airflow import zygote_parent\nzygote_parent.FORK_SECONDS = 3.0"
+
+
+def test_a_zygote_that_hangs(place: Place) -> None:
+    """The manager does not wait for it for ever, and takes it along at the end."""
+    write(place.dags, {"one.py": saying("one")})
+    command = (sys.executable, "-c", BROKEN.format(IMPATIENT))
+    with Processor(command, place.environment()) as processor:
+        zygote = place.next_parse().parent
+        os.kill(zygote, signal.SIGSTOP)
+        while place.next_parse().parent != processor.pid:
+            pass
+        processor.signal(signal.SIGTERM)
+        assert processor.wait(60) == os.EX_OK
+        assert processor.left_over() == []
+        assert not psutil.pid_exists(zygote)
+    assert (processor.out + processor.err).count(f"{ALIKE} from now on") == 1
+
+
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 
 

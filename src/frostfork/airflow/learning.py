@@ -131,10 +131,8 @@ class DagFileLearner:
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
         try:
-            observed = Observation.from_journal(journal)
-            observed.hot_code = [code for code in observed.hot_code if not self.folders.hold(code[0])]
             self._seen.add(source)
-            self.remembering.record(observed, source)
+            observed = self.remember(journal, source)
             self._note_imports(functools.partial(self.preloader.learn, observed, source), _BUDGET_SECONDS)
             if observed.hot_code:
                 self._noted[source] = 0
@@ -147,6 +145,13 @@ class DagFileLearner:
             self.warming.parsed(imported, len(self._seen))
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
+
+    def remember(self, journal: Journal, source: str) -> Observation:
+        """Note for the file what a child left behind, and nothing else."""
+        observed = Observation.from_journal(journal)
+        observed.hot_code = [code for code in observed.hot_code if not self.folders.hold(code[0])]
+        self.remembering.record(observed, source)
+        return observed
 
     def _note_imports(self, importing: Callable[..., list[str]], budget_seconds: float) -> None:
         try:

@@ -103,6 +103,8 @@ class SharedParentManager(DagFileProcessorManager):
         """For good, once there is no zygote and none can be had."""
         log.warning("%s from now on: %s", ALIKE, error)
         ObservedFileProcess.parent = None
+        if self.zygote_parent is not None:
+            self.zygote_parent.lose()
         self._make_learner()
         preparing.build_decoders()
         assert self.learner is not None

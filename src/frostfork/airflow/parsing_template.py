@@ -147,8 +147,15 @@ class ParsingTemplate(Template):
         freshness = self.learner.freshness
         return set(freshness.names) if freshness.wants_new_parent else set()
 
-    def save(self) -> ParentReport:
-        """Write down what is new, and end a canary that still runs."""
+    def save(self, at_end: bool) -> ParentReport:
+        """Write down what is new, and end a canary that still runs. at_end: no child runs any more.
+
+        The owner's wishes come before the ends of children, so there may be some whose journals were not read yet.
+        """
+        for name, journal in self._journals.items() if at_end else ():
+            known = self._file(name)
+            if known is not None:
+                self.learner.remember(journal, known[1])
         self.learner.close()
         return self.learner.report()
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +30,7 @@ log = logging.getLogger("frostfork.airflow")
 _READY_SECONDS = 120.0  # it imports for 20 s at most before it is ready, and what it has begun then
 _SECONDS_BETWEEN_QUESTIONS = 5.0
 _CLOSE_SECONDS = 10.0
+FORK_SECONDS = 120.0  # far more than an import takes that a canary has tried: then it hangs
 ALIKE = "frostfork forks the parsing processes from the manager itself"
 
 
@@ -44,6 +48,7 @@ class ZygoteParent:
         self._generation = 0
         self._next_question = 0.0
         self._report: ParentReport | None = None
+        self._lost = False
         self._closed = False
 
     @classmethod
@@ -59,7 +64,7 @@ class ZygoteParent:
             log.warning("%s, since a zygote cannot start Airflow's processes here: %s", ALIKE, missing)
             return None
         template = cls.template(settings, plugins_folder)
-        zygote = Zygote(template, name="dag-processor", ready_timeout=_READY_SECONDS)
+        zygote = Zygote(template, name="dag-processor", ready_timeout=_READY_SECONDS, import_main=False)
         try:
             zygote.start()
         except (FrostforkError, OSError) as error:
@@ -85,11 +90,11 @@ class ZygoteParent:
             self.zygote.call("tell", number, folder, file)
             self._told.add(number)
         name = str(WorkerName(next(self._serials), number, file))
-        return self.zygote.fork(target, arguments, fds=fds, name=name)
+        return self.zygote.fork(target, arguments, fds=fds, name=name, timeout=FORK_SECONDS)
 
     def report(self) -> ParentReport | None:
         """What the zygote has done; what it last said, once it is gone; None if it never said anything."""
-        if not self._closed:
+        if not self._closed and not self._lost:
             try:
                 with DeferredSignals():
                     self._ask_for_report("report")
@@ -97,8 +102,8 @@ class ZygoteParent:
                 log.debug("the zygote does not answer: %s", error)
         return self._report
 
-    def _ask_for_report(self, method: str) -> None:
-        self._report = cast("ParentReport", self.zygote.call(method))
+    def _ask_for_report(self, method: str, *arguments: object) -> None:
+        self._report = cast("ParentReport", self.zygote.call(method, *arguments))
 
     def stale(self) -> set[str]:
         """Distributions that changed on disk and have come to rest, if the parent is to be renewed for them."""
@@ -121,7 +126,7 @@ class ZygoteParent:
         if own & stale:
             return False
         try:
-            self._ask_for_report("save")  # what it has learned is there for the next one
+            self._ask_for_report("save", False)  # what it has learned is there for the next one
             generation = self.zygote.replace()
         except ZygoteError as error:
             log.warning("frostfork could not put a new zygote in the place of the old one: %s", error)
@@ -135,8 +140,16 @@ class ZygoteParent:
             return
         self._closed = True
         try:
-            self._ask_for_report("save")
+            if not self._lost:
+                self._ask_for_report("save", True)
         except FrostforkError as error:
             log.warning("frostfork could not write down what it learned: %s", error)
         finally:
             self.zygote.close(_CLOSE_SECONDS)
+
+    def lose(self) -> None:
+        """It is gone, or does not answer any more: ask it nothing. Its children go on, and the root sees them end."""
+        self._lost = True
+        with contextlib.suppress(FrostforkError, ProcessLookupError):
+            if self.zygote.alive:
+                os.kill(self.zygote.pid, signal.SIGKILL)
