@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("frostfork.airflow")
 
-_EARLY_STEPS = {"immortalize", "freeze"}
+_EARLY_STEPS = {"drain_heap", "immortalize", "freeze"}
 
 
 class SharedParentManager(DagFileProcessorManager):
