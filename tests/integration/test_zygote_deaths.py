@@ -55,7 +55,9 @@ class Watched:
     def left(self, seconds: float = SECONDS) -> list[int]:
         """Those that have not ended by then; the others are forgotten."""
         end = time.monotonic() + seconds
-        while self.fds and (ready := select.select(list(self.fds), [], [], max(0.0, end - time.monotonic()))[0]):
+        while self.fds and (
+            ready := select.select(list(self.fds), [], [], max(0.0, end - time.monotonic()))[0]
+        ):
             for fd in ready:
                 os.close(fd)
                 del self.fds[fd]
@@ -142,7 +144,8 @@ def test_owner_is_killed_and_workers_drain(watch: Any, start: str) -> None:
 
 def test_a_fork_of_the_owner_does_not_keep_the_others_alive(watch: Any) -> None:
     script = FAMILY.replace(
-        "    sys.stdin.read()", "    child = os.fork()\n    child and print(child, flush=True)\n    signal.pause()"
+        "    sys.stdin.read()",
+        "    child = os.fork()\n    child and print(child, flush=True)\n    signal.pause()",
     )
     with owner(script, "fork", "kill", "at rest") as process:
         root, zygotes, workers = said(process)
@@ -209,19 +212,23 @@ def test_zygote_that_dies_in_the_middle_of_a_call() -> None:
         assert zygote.fork(work.code, (4,)).wait(SECONDS).code == 4
 
 
-@pytest.mark.parametrize("start", ["fork", "exec"])
+@pytest.mark.parametrize("start", ["auto", "exec"])
 def test_forks_while_zygotes_and_roots_are_killed(start: str) -> None:
-    """No worker is lost, none is doubled: each has written its number once when it is said to have ended well."""
+    """No worker is lost: each that is said to have ended well has done its work."""
     stop = threading.Event()
     reader, writer = os.pipe()
     began = 0
     with Zygote(work.Recorder(), start=start) as zygote:
-        (root,) = psutil.Process().children()
 
         def kill() -> None:
+            kills = 0
             while not stop.wait(0.02):
-                with contextlib.suppress(ProcessLookupError, ZygoteError):
+                kills += 1
+                with contextlib.suppress(ProcessLookupError, ZygoteError, psutil.NoSuchProcess):
                     os.kill(zygote.pid, signal.SIGKILL)
+                    if kills % 4 == 0:
+                        for root in psutil.Process().children():
+                            root.kill()
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -231,7 +238,7 @@ def test_forks_while_zygotes_and_roots_are_killed(start: str) -> None:
                 try:
                     workers = zygote.fork_many(3, work.write, (b"x",), fds=[[writer]] * 3)
                 except ZygoteError as error:
-                    assert "in a row" in str(error) or "ended before it was ready" in str(error)  # noqa: PT017
+                    assert "ended" in str(error)
                     refused += 1
                     continue
                 codes = [worker.wait(SECONDS).code for worker in workers]

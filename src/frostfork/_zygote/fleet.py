@@ -72,6 +72,7 @@ class Fleet:
         self._root: _Root | None = None
         self._former: list[Handle] = []
         self._generation = 0
+        self._beginning: Handle | None = None  # not yet ready
         self._starting = threading.RLock()  # held while a zygote is being started
         self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
         _fleets.add(self)
@@ -94,10 +95,7 @@ class Fleet:
                 for parcel, indices in _missing(found, parcels):
                     own = None if fds is None else [fds[index] for index in indices]
                     answers = handle.fork([names[index] for index in indices], parcel, own, deadline)
-                    for index, answer in zip(indices, answers, strict=True):
-                        if isinstance(answer, Worker):
-                            found[index] = answer
-                    _raise_first(answers)
+                    _sort(answers, indices, found)
                 workers = [worker for worker in found if worker is not None]
                 if len(workers) == len(names):
                     return workers
@@ -153,12 +151,15 @@ class Fleet:
         deadline = time.monotonic() + timeout
         generation = self._generation + 1
         handle = self._ask_root(generation, deadline)
+        self._beginning = handle
         try:
             handle.wait_ready(deadline)
         except BaseException:
             _kill(handle.link)
             handle.link.close()
             raise
+        finally:
+            self._beginning = None
         self._generation = generation
         return handle
 
@@ -238,6 +239,8 @@ class Fleet:
     def close(self, timeout: float, drain: bool) -> None:
         """Nothing is left of it afterwards. Once is enough."""
         deadline = time.monotonic() + timeout
+        if (beginning := self._beginning) is not None:
+            _kill(beginning.link)  # whoever waits for it holds the lock
         with self._starting:
             if self.closed:
                 return
@@ -298,14 +301,20 @@ class Fleet:
         os.close(self._anchor)  # the other end stays: this fork may be the root
 
 
-def _raise_first(answers: list[Worker | OSError | ZygoteError | None]) -> None:
+def _sort(
+    answers: list[Worker | OSError | ZygoteError | None], indices: list[int], found: list[Worker | None]
+) -> None:
+    """Workers to where they belong; an exception is raised."""
     try:
+        for index, answer in zip(indices, answers, strict=True):
+            if isinstance(answer, Worker):
+                found[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
     finally:
         answer = None
-        answers.clear()  # else an exception and its frames would hold each other until a collection
+        answers.clear()  # else an exception and its frames would hold each other, and workers, until a collection
 
 
 def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[int]]]:
@@ -322,7 +331,7 @@ def _never() -> bool:
 
 def _kill(link: Link) -> None:
     if link.pidfd >= 0:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
 
 

@@ -10,8 +10,8 @@ class Template:
     """What lives in a zygote. Subclass it; each zygote gets a copy of its own of the one given to Zygote.
 
     With start="fork" the copy is inherited, with start="exec" it is pickled. The hooks run in the zygote's only thread,
-    and while one runs no worker is forked: status of workers that end is reported meanwhile all the same. Public methods
-    of a subclass can be called from the owner with Zygote.call.
+    and while one runs no worker is forked; ends of workers are reported meanwhile all the same. Public methods of a
+    subclass can be called from the owner with Zygote.call.
     """
 
     def begin(self) -> None:
