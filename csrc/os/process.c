@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Small questions and wishes, for a canary and its keeper.
+// Small questions and wishes, for canaries with their keeper, and for zygotes with their workers.
 //
 // ctypes could do the same, but a canary must start without it: it would hide what a module that imports ctypes loads.
 // /proc/self/environ shows the environment that the process was started with, not the present one.
@@ -8,7 +8,8 @@
 // signal.getsignal knows what Python did; a handler that C code put in the place of Python's, only the kernel knows.
 //
 // What it cannot see: the environment while another thread changes it, for which the C library has no lock to take.
-// Sources: prctl(2) (PR_SET_CHILD_SUBREAPER since Linux 3.4), dl_iterate_phdr(3) (dlpi_adds; glibc and musl).
+// Sources: prctl(2) (PR_SET_CHILD_SUBREAPER since Linux 3.4), dl_iterate_phdr(3) (dlpi_adds; glibc and musl),
+// fs/pidfs.c in Linux (PIDFD_GET_INFO since 6.13, the status of one that has ended since 6.15).
 
 #include "os/process.h"
 
@@ -17,6 +18,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -25,6 +27,27 @@ int ff_process_die_with_parent(int signal) {
 }
 
 int ff_process_adopt_orphans(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0L, 0L, 0L) < 0 ? -errno : 0; }
+
+// linux/pidfd.h as of 6.13, written out: most C libraries' kernel headers are older.
+struct ff_pidfd_info {
+  uint64_t mask;
+  uint64_t cgroup;
+  uint32_t ids[11];  // pid, tgid, ppid, and four of each user and group
+  int32_t exit_code;
+};
+#define FF_PIDFD_GET_INFO _IOWR(0xFF, 11, struct ff_pidfd_info)
+static const uint64_t FF_PIDFD_INFO_EXIT = 1U << 3;
+
+int ff_process_exit_status(int pidfd, int *status) {
+  struct ff_pidfd_info info = {.mask = FF_PIDFD_INFO_EXIT};
+  if (ioctl(pidfd, FF_PIDFD_GET_INFO, &info) < 0) return -errno;
+  if (!(info.mask & FF_PIDFD_INFO_EXIT)) return 0;
+  *status = info.exit_code;
+  return 1;
+}
+
+// The kernel cuts off what is too long, and refuses nothing.
+void ff_process_set_name(const char *name) { prctl(PR_SET_NAME, (unsigned long)name, 0L, 0L, 0L); }
 
 uint64_t ff_process_environment(void) {
   uint64_t sum = 0xcbf29ce484222325;  // FNV-1a, the ends of the variables included

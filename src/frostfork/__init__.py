@@ -10,8 +10,12 @@ from frostfork.errors import (
     FrostforkError,
     LedgerError,
     ObservationError,
+    RemoteError,
+    TaskTimeout,
     UnsupportedAirflowError,
     UnsupportedStepError,
+    WorkerDied,
+    ZygoteError,
 )
 from frostfork.fork import Installation, child_baseline, fork, install
 from frostfork.journal import Journal
@@ -23,6 +27,9 @@ from frostfork.warmup import warmup
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
     from frostfork.ledger_file import LedgerFile
+    from frostfork.pool.broken import PoolBroken
+    from frostfork.pool.executor import ForkPool
+    from frostfork.pool.records import PoolStats, TaskRecord, WorkerStats
     from frostfork.preload import (
         Decision,
         Finding,
@@ -36,7 +43,9 @@ if TYPE_CHECKING:
         Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
+    from frostfork.recycle import RecyclePolicy
     from frostfork.staleness import DistributionChange, InstalledWatch
+    from frostfork.zygote import Ended, Template, Worker, Zygote
 
 __version__ = "0.1.0"
 
@@ -51,7 +60,9 @@ __all__ = [
     "CopyReport",
     "Decision",
     "DistributionChange",
+    "Ended",
     "Finding",
+    "ForkPool",
     "FrostforkError",
     "Installation",
     "Installed",
@@ -66,17 +77,29 @@ __all__ = [
     "ObservationError",
     "PageCounts",
     "Plan",
+    "PoolBroken",
+    "PoolStats",
     "PreloadMode",
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "RecyclePolicy",
+    "RemoteError",
     "SourceRecord",
     "StepReport",
+    "TaskRecord",
+    "TaskTimeout",
+    "Template",
     "Trial",
     "UnsupportedAirflowError",
     "UnsupportedStepError",
     "Verdict",
     "WarmupReport",
+    "Worker",
+    "WorkerDied",
+    "WorkerStats",
+    "Zygote",
+    "ZygoteError",
     "blame",
     "child_baseline",
     "find_installed",
@@ -91,6 +114,9 @@ __all__ = [
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
     "frostfork.ledger_file": ("LedgerFile",),
+    "frostfork.pool.broken": ("PoolBroken",),
+    "frostfork.pool.executor": ("ForkPool",),
+    "frostfork.pool.records": ("PoolStats", "TaskRecord", "WorkerStats"),
     "frostfork.preload": (
         "Decision",
         "Finding",
@@ -104,7 +130,9 @@ _LATER = {
         "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
+    "frostfork.recycle": ("RecyclePolicy",),
     "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
+    "frostfork.zygote": ("Ended", "Template", "Worker", "Zygote"),
 }
 
 

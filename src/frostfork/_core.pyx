@@ -6,11 +6,19 @@ import errno
 import gc
 import os
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR, errno as c_errno
+from libc.string cimport memcpy
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close, dup
 
-from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from frostfork._os cimport (
+    FF_CHANNEL_FDS,
     FF_KINDS,
     ff_baseline,
     ff_baseline_compare,
@@ -20,8 +28,23 @@ from frostfork._os cimport (
     ff_baseline_take,
     ff_baseline_info_t,
     ff_comparison,
+    ff_board,
+    ff_board_allow,
+    ff_board_begin,
+    ff_board_create,
+    ff_board_end,
+    ff_board_fini,
+    ff_board_look,
+    ff_board_map,
+    ff_board_measured,
+    ff_board_reset,
+    ff_board_view,
+    ff_board_withdraw,
+    ff_channel_receive,
+    ff_channel_send,
     ff_counts,
     ff_counts_take,
+    ff_descriptors_release,
     FF_HEAP_NAME,
     ff_heap,
     ff_heap_allocator,
@@ -38,8 +61,10 @@ from frostfork._os cimport (
     ff_process_adopt_orphans,
     ff_process_die_with_parent,
     ff_process_environment,
+    ff_process_exit_status,
     FF_PROCESS_SIGNALS,
     ff_process_libraries_loaded,
+    ff_process_set_name,
     ff_process_signal_actions,
     ff_witness,
     ff_witness_findings,
@@ -335,6 +360,35 @@ def adopt_orphans():
     check(ff_process_adopt_orphans())
 
 
+def exit_status(int pidfd):
+    """The wait status of the process behind a pidfd, once somebody has waited for it; None where it is not known.
+
+    Linux 6.15 and newer tell it, to whoever had the pidfd open before.
+    """
+    cdef int status
+    return status if ff_process_exit_status(pidfd, &status) == 1 else None
+
+
+def set_process_name(bytes name not None):
+    """What ps and top call this process; 15 bytes of it."""
+    ff_process_set_name(name)
+
+
+def release_descriptors(tuple kept not None, tuple closed not None):
+    """Let go of every descriptor but 0 to 2 and `kept`; close those in `closed`, keep the other numbers taken."""
+    cdef size_t count = len(kept)
+    cdef size_t closing = len(closed)
+    cdef int *numbers = <int *>PyMem_Malloc((count + closing + 1) * sizeof(int))
+    if numbers == NULL:
+        raise MemoryError
+    try:
+        for index, fd in enumerate(kept + closed):
+            numbers[index] = fd
+        check(ff_descriptors_release(numbers, count, numbers + count, closing))
+    finally:
+        PyMem_Free(numbers)
+
+
 def environment_sum():
     """A number that changes with the C library's environment."""
     return ff_process_environment()
@@ -350,3 +404,6 @@ def signal_actions():
 def libraries_loaded():
     """How many shared objects this process has loaded so far."""
     return ff_process_libraries_loaded()
+
+
+include "_pool.pxi"

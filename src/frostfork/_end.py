@@ -28,7 +28,11 @@ def prepare() -> None:
     """Once for a process and for all that it forks."""
     if not _state["prepared"]:
         _state["prepared"] = True
-        atexit.register(_go_last)
+        atexit.register(go_last)
+
+
+def is_prepared() -> bool:
+    return _state["prepared"]
 
 
 class _Last:
@@ -42,16 +46,26 @@ class _Last:
         _write_out([thing for thing in _get_objects() if _is_file(thing) and id(thing) not in self._spared])
 
 
-def _go_last() -> None:
-    """A module that only sys.modules holds goes when the interpreter drops all modules."""
-    spared = set()
+def go_last() -> None:
+    """At the end of all that atexit runs. A module that only sys.modules holds goes when the interpreter drops all modules."""
+    module = ModuleType("frostfork._last")
+    module.__dict__["last"] = _Last(_standard_streams())
+    sys.modules[module.__name__] = module
+
+
+def write_out_own() -> None:
+    """For a child that ends by os._exit: write out the files that it opened itself. What is frozen is its parent's."""
+    spared = _standard_streams()
+    _write_out([thing for thing in _get_objects() if _is_file(thing) and id(thing) not in spared])
+
+
+def _standard_streams() -> set[int]:
+    found = set()
     for name in ("stdin", "stdout", "stderr"):
         for stream in (getattr(sys, name, None), getattr(sys, f"__{name}__", None)):
             buffer = getattr(stream, "buffer", None)
-            spared |= {id(stream), id(buffer), id(getattr(buffer, "raw", None))}
-    module = ModuleType("frostfork._last")
-    module.__dict__["last"] = _Last(spared)
-    sys.modules[module.__name__] = module
+            found |= {id(stream), id(buffer), id(getattr(buffer, "raw", None))}
+    return found
 
 
 def _is_file(thing: object) -> bool:

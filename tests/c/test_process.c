@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 #include "os/process.h"
@@ -79,10 +81,21 @@ static void with_parent(void *unused) {
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+static void name(void *unused) {
+  (void)unused;
+  char seen[32] = "";
+  ff_process_set_name("0123456789abcdefgh");
+  FILE *comm = fopen("/proc/self/comm", "r");
+  CHECK(comm != NULL && fgets(seen, sizeof(seen), comm) != NULL);
+  fclose(comm);
+  CHECK(strcmp(seen, "0123456789abcde\n") == 0);
+}
+
 int main(void) {
   in_child(environment, NULL);
   in_child(actions, NULL);
   in_child(orphans, NULL);
+  in_child(name, NULL);
   in_child(with_parent, NULL);
   CHECK(ff_process_libraries_loaded() > 0);
   return 0;

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Python's own libraries keep for a process, and a forked one must not go on with.
+
+Each function is about one library and does nothing where that is not loaded. None imports or frees anything: what is
+dropped is held, since to free it would write into pages that are shared.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import sys
+from typing import Any
+
+from frostfork import _core, _end
+
+_held: list[object] = []
+_STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
+
+
+def disown(name: str) -> None:
+    """Go on as a process of its own, of this name."""
+    for about in (_exit_functions, _finalizers, _threads, _event_loop, _logging, _numpy):
+        try:
+            about()
+        except Exception as error:  # a library that is not as we know it: the rest is to be done all the same
+            _core.report_unraisable(error, about)
+    _multiprocessing(name)
+
+
+def descriptors() -> set[int]:
+    """The open files that these libraries need in every process: where logs go, and multiprocessing's tracker."""
+    found = set()
+    for handler in _log_handlers():
+        for attribute in ("stream", "socket"):
+            try:
+                found.add(getattr(handler, attribute).fileno())
+            except Exception:  # noqa: S112 - there is none, or it is closed, or in memory
+                continue
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    fd = getattr(tracker, "_fd", None)
+    if fd is not None:
+        found.add(fd)
+    return found
+
+
+def renew_streams() -> None:
+    """New sys.stdin, stdout and stderr: the old ones may hold what their process has yet to write, or be a test's.
+
+    Whole lines are written at once: what a worker printed is there even if it is killed.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd, (name, mode, errors) in enumerate(_STREAMS):
+        if fd == 0 or not _is_open(fd):
+            os.dup2(null, fd)
+        old = getattr(sys, f"__{name}__", None) or getattr(sys, name, None)
+        _held.extend((getattr(sys, name, None), old))
+        stream: Any = open(  # noqa: SIM115 - it stays open
+            fd,
+            mode,
+            1 if fd else -1,
+            encoding=getattr(old, "encoding", None) or "utf-8",
+            errors=getattr(old, "errors", None) or errors,
+            closefd=False,
+        )
+        stream.mode = mode
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    if null > 2:
+        os.close(null)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _exit_functions() -> None:
+    """The parent's are its own. Libraries register theirs once, when they are imported: a worker needs them as well."""
+    atexit._clear()
+    if _end.is_prepared():
+        atexit.register(_end.go_last)
+    for module, function in (("logging", "shutdown"), ("multiprocessing.util", "_exit_function")):
+        if (end := getattr(sys.modules.get(module), function, None)) is not None:
+            atexit.register(end)
+
+
+def _finalizers() -> None:
+    """weakref.finalize: those of TemporaryDirectory, which would take the parent's folder away, and of others."""
+    if (finalize := getattr(sys.modules.get("weakref"), "finalize", None)) is not None:
+        _held.append(finalize._registry)
+        finalize._registry = {}
+        finalize._registered_with_atexit = False
+
+
+def _threads() -> None:
+    """concurrent.futures would wake up and join threads that are not there."""
+    threading: Any = sys.modules.get("threading")
+    if threading is None:
+        return
+    ends = []
+    for module, waited in (
+        ("concurrent.futures.thread", "_threads_queues"),
+        ("concurrent.futures.process", "_threads_wakeups"),
+    ):
+        if (futures := sys.modules.get(module)) is not None:
+            if len(getattr(futures, waited)):
+                getattr(futures, waited).clear()
+            ends.append(futures._python_exit)
+    if threading._threading_atexits:
+        _held.append(threading._threading_atexits)
+        threading._threading_atexits = []
+        for end in ends:
+            threading._register_atexit(end)
+
+
+def _event_loop() -> None:
+    """From 3.12 on asyncio does so itself."""
+    events: Any = sys.modules.get("asyncio.events")
+    if events is None or sys.version_info >= (3, 12):
+        return
+    if events._event_loop_policy is not None:
+        _held.append(getattr(events._event_loop_policy, "_local", None))
+        events._event_loop_policy._local = events.BaseDefaultEventLoopPolicy._Local()
+    events._set_running_loop(None)
+
+
+def _log_handlers() -> list[Any]:
+    references = getattr(sys.modules.get("logging"), "_handlerList", ())
+    return [handler for handler in (reference() for reference in references) if handler is not None]
+
+
+def _logging() -> None:
+    """Records that wait in a handler are the parent's to write. A stream that the parent writes to would be torn."""
+    handlers: Any = sys.modules.get("logging.handlers")
+    if handlers is None:
+        return
+    for handler in _log_handlers():
+        if isinstance(handler, handlers.BufferingHandler) and handler.buffer:
+            _held.append(handler.buffer)
+            handler.buffer = []
+        elif isinstance(handler, handlers.SocketHandler) and handler.sock is not None:
+            _held.append(handler.sock)
+            handler.sock = None  # it connects when it has something to send
+
+
+def _numpy() -> None:
+    """The generator of numpy.random.seed() and its like; Python's own is seeded by Python, OpenSSL's by OpenSSL."""
+    if (random := sys.modules.get("numpy.random")) is None:
+        return
+    seed = memoryview(os.urandom(32)).cast("I").tolist()  # a tenth of the time of seed()
+    try:
+        random.seed(seed)
+    except TypeError:  # set_bit_generator() gave it another kind
+        random.set_bit_generator(type(random.get_bit_generator())(seed))
+
+
+def _multiprocessing(name: str) -> None:
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is None:
+        return
+    me = process._current_process
+    me._name = name
+    me._config.pop("tempdir", None)  # the parent takes it away at its end
+    _held.append(process._children)
+    process._children = set()
+    process._process_counter = itertools.count(1)
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+    if (tracking := sys.modules.get("multiprocessing.resource_tracker")) is not None:
+        tracking._resource_tracker._pid = None  # whoever started it waits for it
+    if (forkserver := sys.modules.get("multiprocessing.forkserver")) is not None:
+        server = forkserver._forkserver
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None

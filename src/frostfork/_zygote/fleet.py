@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All processes of one Zygote: the root, the zygote in charge, and those that it replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from frostfork._zygote import starting
+from frostfork._zygote.channel import Channel, Message, Parcel, pair
+from frostfork._zygote.handle import Gone, Handle, ended
+from frostfork._zygote.link import Link
+from frostfork._zygote.orphans import status_of
+from frostfork._zygote.setup import Setup
+from frostfork._zygote.template import Template
+from frostfork._zygote.worker import Ended, Worker
+from frostfork.errors import ZygoteError
+
+_ATTEMPTS = 3  # zygotes that may end in our hands during one request
+_ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
+_END_SECONDS = 5.0  # for what was killed to be gone
+
+
+class Options(NamedTuple):
+    """Zygote's parameters."""
+
+    template: Template | None
+    start: str
+    kill: bool
+    keep_fds: tuple[int, ...]
+    name: str
+    ready_timeout: float
+    import_main: bool
+
+
+class _Root:
+    """Its link, and what it said of zygotes that it was asked for."""
+
+    def __init__(self, fleet: Fleet, how: str, setup: Setup, import_main: bool) -> None:
+        end, self.pid = starting.start_root(how, setup, import_main)
+        self.said: dict[int, Message] = {}
+        self.link = Link(Channel(end), self._take)
+        self._fleet = weakref.ref(fleet)
+        self.link.pidfd = os.pidfd_open(self.pid)
+
+    def _take(self, message: Message) -> None:
+        kind, key, *details = message.header
+        if kind in ("forked", "refused"):
+            self.said[key] = message
+        elif kind == "ended" and (fleet := self._fleet()) is not None:
+            fleet.orphan_ended(key, ended(*details))
+
+    def reap(self) -> None:
+        """Once it has ended; somebody else's waitpid may have been quicker."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+class Fleet:
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.owner = os.getpid()
+        self.closed = False
+        self.current: Handle | None = None
+        self._root: _Root | None = None
+        self._former: list[Handle] = []
+        self._generation = 0
+        self._starting = threading.RLock()  # held while a zygote is being started
+        self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
+        _fleets.add(self)
+
+    # --- requests
+
+    def fork(
+        self,
+        names: Sequence[str],
+        parcels: Sequence[Parcel],
+        fds: Sequence[Sequence[int]] | None,
+        timeout: float | None,
+    ) -> list[Worker]:
+        """As many workers as names; one parcel for all, or one each. All or none."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        found: list[Worker | None] = [None] * len(names)
+        try:
+            for _ in range(_ATTEMPTS):
+                handle = self.in_charge()
+                for parcel, indices in _missing(found, parcels):
+                    own = None if fds is None else [fds[index] for index in indices]
+                    answers = handle.fork([names[index] for index in indices], parcel, own, deadline)
+                    for index, answer in zip(indices, answers, strict=True):
+                        if isinstance(answer, Worker):
+                            found[index] = answer
+                    for answer in answers:
+                        if isinstance(answer, Exception):
+                            raise answer
+                workers = [worker for worker in found if worker is not None]
+                if len(workers) == len(names):
+                    return workers
+            raise ZygoteError(f"{_ATTEMPTS} zygotes in a row ended before they forked a worker")
+        except BaseException:
+            for worker in found:
+                if worker is not None:
+                    worker.kill()
+            raise
+
+    def call(self, method: str, arguments: tuple[Any, ...]) -> object:
+        handle = self.in_charge()
+        try:
+            return handle.call(method, arguments)
+        except Gone:
+            raise ZygoteError(f"the zygote ({handle.pid}) ended before {method}() had a result") from None
+
+    def in_charge(self) -> Handle:
+        """The zygote in charge; another one if that has ended."""
+        handle = self.current
+        if handle is not None and handle.is_alive():
+            return handle
+        with self._starting:
+            handle = self.current
+            if handle is None or not handle.is_alive():
+                handle = self._start(self._options.ready_timeout)
+                self._take_over(handle)
+            return handle
+
+    def replace(self, timeout: float | None) -> int:
+        with self._starting:
+            handle = self._start(self._options.ready_timeout if timeout is None else timeout)
+            self._take_over(handle)
+            return handle.generation
+
+    def _take_over(self, handle: Handle) -> None:
+        former, self.current = self.current, handle
+        if former is not None:
+            former.link.send(("retire",))
+            self._former.append(former)
+        for each in self._former[:]:
+            each.link.drain()
+            if each.link.gone and not each.workers:
+                each.link.close()
+                self._former.remove(each)
+
+    # --- starting
+
+    def _start(self, timeout: float) -> Handle:
+        """A new zygote that is ready. ZygoteError or OSError: none of it is left."""
+        if self.closed:
+            raise ZygoteError("this Zygote is closed")
+        deadline = time.monotonic() + timeout
+        generation = self._generation + 1
+        handle = self._ask_root(generation, deadline)
+        try:
+            handle.wait_ready(deadline)
+        except BaseException:
+            _kill(handle.link)
+            handle.link.close()
+            raise
+        self._generation = generation
+        return handle
+
+    def _ask_root(self, generation: int, deadline: float) -> Handle:
+        for _ in range(2):
+            root = self._living_root()
+            root.said.pop(generation, None)
+            ours, theirs = pair()
+            with theirs:
+                sent = root.link.send(("zygote", generation), None, [theirs.fileno()])
+            handle = Handle(generation, ours, self._ask_for_orphan)
+            if sent and root.link.wait_until(lambda: generation in root.said, deadline):  # noqa: B023
+                message = root.said.pop(generation)
+                if message.header[0] == "forked" and message.fds:
+                    handle.pid, handle.link.pidfd = message.header[2], message.fds[0]
+                    return handle
+                handle.link.close()
+                number = message.header[2] if message.header[0] == "refused" else 24
+                raise OSError(number, os.strerror(number)) if number else ZygoteError(message.header[3])
+            handle.link.close()
+            if not root.link.gone:
+                break
+        raise ZygoteError("the root ended, or did not answer in time, when it was asked for a zygote")
+
+    def _living_root(self) -> _Root:
+        root = self._root
+        if root is not None:
+            if not root.link.gone and not root.link.has_ended():
+                return root
+            root.link.drain()
+            root.link.close()
+            root.reap()
+            self._root = None
+        options = self._options
+        setup = Setup(options.name, options.kill, self._lifeline, options.keep_fds, options.template, None)
+        self._root = _Root(self, starting.choose(options.start), setup, options.import_main)
+        return self._root
+
+    # --- orphans
+
+    def orphan_ended(self, pid: int, how: Ended) -> None:
+        """The root saw it: a zygote, or a worker whose zygote had ended before."""
+        for handle in (self.current, *self._former):
+            if handle is None:
+                continue
+            for worker in list(handle.workers.values()):
+                if worker.pid == pid and worker._ended is None and worker.has_ended():
+                    handle.link.drain()
+                    if worker._ended is None:
+                        worker._ended = how
+
+    def _ask_for_orphan(self, worker: Worker, deadline: float) -> Ended | None:
+        """How it ended; None: it cannot be told yet."""
+        now = time.monotonic()
+        if worker._given_up_at is None:
+            worker._given_up_at = now + _ORPHAN_SECONDS
+        root = self._root
+        if root is not None:
+            if deadline <= now:
+                root.link.drain()
+            else:
+                until = min(deadline, worker._given_up_at)
+                root.link.wait_until(lambda: worker._ended is not None, until)
+            if worker._ended is not None:
+                return worker._ended
+        status = status_of(worker.fileno(), 0.0 if deadline <= now else min(deadline, worker._given_up_at) - now)
+        if status is not None:
+            return ended(status, None)
+        return Ended(None, None) if time.monotonic() >= worker._given_up_at else None
+
+    # --- the end
+
+    def close(self, timeout: float, drain: bool) -> None:
+        """Nothing is left of it afterwards. Once is enough."""
+        deadline = time.monotonic() + timeout
+        with self._starting:
+            if self.closed:
+                return
+            self.closed = True
+            handles = [handle for handle in (self.current, *self._former) if handle is not None]
+            try:
+                if drain:
+                    for handle in handles:
+                        for worker in list(handle.workers.values()):
+                            with contextlib.suppress(TimeoutError):
+                                worker.wait(max(0.0, deadline - time.monotonic()))
+            finally:
+                self._end(handles, max(deadline, time.monotonic() + _END_SECONDS))
+
+    def _end(self, handles: list[Handle], deadline: float) -> None:
+        for handle in handles:
+            for worker in list(handle.workers.values()):
+                worker.kill()
+            handle.link.send(("end",))
+        for handle in handles:
+            handle.link.wait_until(lambda: False, deadline)
+            if not handle.link.gone:
+                _kill(handle.link)
+                handle.link.wait_until(lambda: False, time.monotonic() + _END_SECONDS)
+            for worker in list(handle.workers.values()):
+                with contextlib.suppress(TimeoutError, ValueError):
+                    worker.wait(_END_SECONDS)
+        for handle in handles:
+            handle.link.close()
+        if self._root is not None:
+            self._end_root(self._root)
+            self._root = None
+        self.current = None
+        self._former.clear()
+        os.close(self._anchor)
+        os.close(self._lifeline)
+
+    def _end_root(self, root: _Root) -> None:
+        root.link.shut()
+        if not root.link.wait_ended(_END_SECONDS):
+            _kill(root.link)
+        root.reap()
+        root.link.close()
+
+    def forget(self) -> None:
+        """In a fork of the owner: it must hold nothing that tells the others whether the owner lives."""
+        if self.closed:
+            return
+        self.closed = True
+        for handle in (self.current, *self._former):
+            if handle is not None:
+                handle.link.forget()
+        if self._root is not None:
+            self._root.link.forget()
+        os.close(self._anchor)  # the other end stays: this fork may be the root
+
+
+def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[int]]]:
+    """Which parcel goes to which of the workers that are not there yet."""
+    indices = [index for index, worker in enumerate(found) if worker is None]
+    if len(parcels) == 1:
+        return [(parcels[0], indices)] if indices else []
+    return [(parcels[index], [index]) for index in indices]
+
+
+def _kill(link: Link) -> None:
+    if link.pidfd >= 0:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
+
+
+_fleets: weakref.WeakSet[Fleet] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for fleet in list(_fleets):
+        fleet.forget()
+    _fleets.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

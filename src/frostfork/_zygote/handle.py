@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A zygote, as its owner sees it: what was asked of it, and the workers that it forked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import resource
+import socket
+import time
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel
+from frostfork._zygote.link import Link
+from frostfork._zygote.worker import Ended, Worker
+from frostfork.errors import ZygoteError
+
+_MOST_WORKERS = 100  # asked for in one message
+
+
+class Answer:
+    """To one question. value: a Worker, a message, or the exception to be raised; None until it comes."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.value: Any = None
+        self.abandoned = False
+
+
+class Gone(Exception):  # never leaves the package
+    """The zygote ended before it answered."""
+
+
+class RemoteTraceback(Exception):
+    """Where in the zygote it happened: the cause of the ZygoteError that it became."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+class Handle:
+    def __init__(self, generation: int, end: socket.socket, orphan: Callable[[Worker, float], Ended | None]):
+        """orphan: how a worker ended whose zygote has gone, asked until the given time at the longest."""
+        self.generation = generation
+        self.pid = 0
+        self.link = Link(Channel(end), self._take)
+        self.workers: dict[int, Worker] = {}
+        self._orphan = orphan
+        self._answers: dict[int, Answer] = {}
+        self._next_serial = 1
+        self._begun = Answer()
+
+    # --- beginning and end
+
+    def wait_ready(self, deadline: float | None) -> None:
+        """ZygoteError: its template failed, it ended, or it took too long."""
+        if not self.link.wait_until(lambda: self._begun.value is not None, deadline):
+            if self.link.gone:
+                raise ZygoteError(f"the zygote (generation {self.generation}) ended before it was ready")
+            raise ZygoteError(f"the zygote (generation {self.generation}) was not ready in time")
+        if isinstance(self._begun.value, BaseException):
+            raise self._begun.value
+
+    def is_alive(self) -> bool:
+        return not self.link.gone and not self.link.has_ended()
+
+    # --- workers
+
+    def fork(
+        self,
+        names: Sequence[str],
+        parcel: Parcel,
+        fds: Sequence[Sequence[int]] | None,
+        deadline: float | None,
+    ) -> list[Worker | OSError | ZygoteError | None]:
+        """One answer for each name; None where the zygote ended before it gave one: that worker has not begun."""
+        answers = [Answer(name) for name in names]
+        first = self._expect(answers)
+        try:
+            for start, end in _portions(len(names), fds):
+                portion = None if fds is None else fds[start:end]
+                counts = None if portion is None else [len(own) for own in portion]
+                header = ("fork", first + start, list(names[start:end]), counts)
+                flat = [fd for own in portion or () for fd in own]
+                if not self.link.send(header, parcel, flat):
+                    break
+            self.link.wait_until(lambda: all(answer.value is not None for answer in answers), deadline)
+            if not self.link.gone and any(answer.value is None for answer in answers):
+                raise ZygoteError(f"the zygote ({self.pid}) did not answer in time")
+        except BaseException:
+            self._abandon(first, answers)
+            raise
+        return [answer.value for answer in answers]
+
+    def call(self, method: str, arguments: tuple[Any, ...]) -> object:
+        """Raises Gone, ZygoteError, or what pickle raises."""
+        parcel = Parcel(pickle.dumps((method, arguments)))
+        answer = Answer()
+        try:
+            serial = self._expect([answer])
+            self.link.send(("call", serial), parcel)
+        finally:
+            parcel.close()
+        try:
+            self.link.wait_until(lambda: answer.value is not None, None)
+        except BaseException:
+            answer.abandoned = True
+            raise
+        if answer.value is None:
+            raise Gone
+        fine, value = pickle.loads(answer.value)  # noqa: S301 - from our own zygote
+        if fine:
+            return value  # type: ignore[no-any-return]
+        said, trace = value
+        raise ZygoteError(f"{method}() failed in the zygote: {said}") from RemoteTraceback(trace)
+
+    def _expect(self, answers: list[Answer]) -> int:
+        first = self._next_serial
+        with self.link.lock:
+            first = self._next_serial
+            self._next_serial += len(answers)
+            self._answers.update(enumerate(answers, first))
+        return first
+
+    def _abandon(self, first: int, answers: list[Answer]) -> None:
+        """Nobody will have these workers: they end, those that are forked from now on as well."""
+        for answer in answers:
+            answer.abandoned = True
+            if isinstance(answer.value, Worker):
+                answer.value.kill()
+        self.link.send(("kill", first, len(answers)))
+
+    # --- what it says
+
+    def _take(self, message: Message) -> None:
+        kind, *details = message.header
+        if kind == "result":
+            self._answers.pop(details[0]).value = message.take_body()
+        elif kind == "worker":
+            self._take_worker(message, *details)
+        elif kind == "refused":
+            serial, number, text = details
+            error = OSError(number, os.strerror(number)) if number else ZygoteError(f"no fork: {text}")
+            self._answers.pop(serial).value = error
+        elif kind == "ended":
+            serial, status, usage = details
+            worker = self.workers.pop(serial, None)
+            if worker is not None:
+                worker._ended = ended(status, usage)
+        elif kind == "ready":
+            self._begun.value = True
+        elif kind == "failed":
+            trace = message.take_body().decode("utf-8", "replace")
+            error = ZygoteError(f"the template failed to begin: {trace.strip().splitlines()[-1]}")
+            error.__cause__ = RemoteTraceback(trace)
+            self._begun.value = error
+
+    def _take_worker(self, message: Message, serial: int, pid: int) -> None:
+        answer = self._answers.pop(serial)
+        if not message.fds:  # this process may not open more
+            self.link.send(("kill", serial, 1))
+            answer.value = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return
+        worker = Worker(self, answer.name, pid, message.fds[0])
+        self.workers[serial] = worker
+        answer.value = worker
+        if answer.abandoned:
+            worker.kill()
+
+    # --- how workers end
+
+    def look(self, worker: Worker) -> None:
+        """Take what is known of its end, without waiting."""
+        self.link.drain()
+        if worker._ended is None and self.link.gone and worker.has_ended():
+            self._adopt(worker, time.monotonic())
+
+    def settle(self, worker: Worker, deadline: float | None) -> bool:
+        """It has ended: wait until it is known how. False: not in time."""
+        if not self.link.wait_until(lambda: worker._ended is not None, deadline) and self.link.gone:
+            self._adopt(worker, deadline)
+        return worker._ended is not None
+
+    def _adopt(self, worker: Worker, deadline: float | None) -> None:
+        found = self._orphan(worker, time.monotonic() + 5.0 if deadline is None else deadline)
+        if found is not None and worker._ended is None:
+            worker._ended = found
+            for serial, each in list(self.workers.items()):
+                if each is worker:
+                    del self.workers[serial]
+
+
+def ended(status: int | None, usage: tuple[Any, ...] | None) -> Ended:
+    code = None if status is None else os.waitstatus_to_exitcode(status)
+    return Ended(code, None if usage is None else resource.struct_rusage(usage))
+
+
+def _portions(count: int, fds: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
+    """From where to where the workers of each message go: so many descriptors fit into one."""
+    if fds is None:
+        return [(at, min(at + _MOST_WORKERS, count)) for at in range(0, count, _MOST_WORKERS)]
+    portions = []
+    start = 0
+    sums = [0, *accumulate(map(len, fds))]
+    for end in range(1, count + 1):
+        last = end == count
+        if last or end - start == _MOST_WORKERS or sums[end + 1] - sums[start] > MOST_FDS:
+            portions.append((start, end))
+            start = end
+    return portions

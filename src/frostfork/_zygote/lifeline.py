@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipe into which nobody ever writes: its other end closes when the owner ends, however it does.
+
+PR_SET_PDEATHSIG would do it for a child, but it fires when the *thread* that forked ends, and a worker's parent is not
+its owner. So the kernel is asked for a signal when the pipe changes (O_ASYNC): its sender is the last close of the writing
+end, and with F_SETSIG it is SIGKILL, which comes even to a process that hangs in C code. Each process opens the pipe anew,
+since the receiver of the signal is a property of the open file, which is shared by those who inherit it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+
+_F_SETSIG = getattr(fcntl, "F_SETSIG", 10)  # not known to Python everywhere
+
+
+def arm(fd: int) -> int:
+    """Let this process be killed when the pipe whose reading end is `fd` is closed by its writer.
+
+    The new descriptor, to be kept open; -1 where it is refused (no /proc, seccomp).
+    """
+    own = -1
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(own, _F_SETSIG, int(signal.SIGKILL))
+        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError):
+            os.close(own)
+        return -1
+    if is_cut(own):  # before the kernel knew that we want to be told
+        os.kill(os.getpid(), signal.SIGKILL)
+    return own
+
+
+def is_cut(fd: int) -> bool:
+    """Whether the writing end is closed."""
+    poll = select.poll()
+    poll.register(fd, 0)  # a hang-up is always told
+    return bool(poll.poll(0))

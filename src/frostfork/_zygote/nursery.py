@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The zygote: it holds what workers share, forks them, and tells how they end. It has one thread and never waits to send."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
+
+from frostfork._zygote.channel import Channel, Message, close_all
+from frostfork._zygote.life import Birth, live
+from frostfork._zygote.outbox import Outbox
+from frostfork._zygote.setup import Setup
+from frostfork._zygote.signals import Waker, held, wait_readable
+from frostfork._zygote.template import Template
+from frostfork.fork import fork
+
+_MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
+_ABORTED = 70  # what a worker ends with if not even its end worked
+
+
+class _Child(NamedTuple):
+    serial: int
+    name: str
+
+
+class Nursery:
+    def __init__(self, control: socket.socket, generation: int, setup: Setup) -> None:
+        self._channel = Channel(control)
+        self._outbox = Outbox(self._channel)
+        self._generation = generation
+        self._setup = setup
+        self._template = Template()
+        self._workers: dict[int, _Child] = {}
+        self._ended: deque[tuple[str, int, int]] = deque()  # what the template has not been told
+        self._over = False  # ends when the last worker has
+        self._in_template = False
+        self._reaping = self._reap_again = False
+        self._idle_at: float | None = 0.0
+        self._waker = Waker(self._child_ended)
+
+    def run(self) -> None:
+        """All of the zygote's life."""
+        try:
+            with self._foreign_code():
+                self._template = self._setup.make_template()
+                self._template.begin()
+        except BaseException:
+            self._outbox.put(("failed",), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:])
+            return
+        self._outbox.put(("ready",))
+        while not self._over or self._workers or self._ended or self._outbox:
+            self._turn()
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        if self._channel.fileno() >= 0:
+            poll.register(self._channel, select.POLLIN | (select.POLLOUT if self._outbox else 0))
+        poll.register(self._waker, select.POLLIN)
+        wait_readable(poll, self._patience())
+        self._waker.clear()
+        self._reap()
+        self._outbox.flush()
+        if self._serve():
+            return
+        if self._ended:
+            with self._foreign_code(show=True):
+                self._template.ended(*self._ended.popleft())
+        elif not self._over and self._idle_at is not None and time.monotonic() >= self._idle_at:
+            self._idle_at = None
+            with self._foreign_code(show=True):
+                seconds = self._template.idle()
+                self._idle_at = None if seconds is None else time.monotonic() + seconds
+
+    def _patience(self) -> float | None:
+        """How long nothing else is to be done."""
+        if self._ended:
+            return 0.0
+        if self._over or self._idle_at is None:
+            return None
+        return max(0.0, self._idle_at - time.monotonic())
+
+    @contextlib.contextmanager
+    def _foreign_code(self, show: bool = False) -> Iterator[None]:
+        """Around the template's code, which may take its time: ends of workers are reported meanwhile."""
+        self._in_template = True
+        self._reap()
+        try:
+            yield
+        except BaseException:
+            if not show:
+                raise
+            traceback.print_exc()
+        finally:
+            self._in_template = False
+            self._waker.listen()
+
+    # --- the owner's wishes
+
+    def _serve(self) -> bool:
+        """Do one thing that the owner asked for. False: it asked for nothing."""
+        if self._channel.fileno() < 0:
+            return False
+        try:
+            message = self._channel.receive()
+        except BlockingIOError:
+            return False
+        if message is None:
+            self._owner_gone()
+            return True
+        self._idle_at = 0.0
+        kind, *details = message.header
+        if kind == "fork":
+            self._fork_all(message, *details)
+        elif kind == "call":
+            self._call(message, *details)
+        else:
+            message.drop()
+            self._obey(kind, *details)
+        return True
+
+    def _obey(self, kind: str, *details: int) -> None:
+        if kind == "kill":
+            first, count = details
+            for pid, child in self._workers.items():
+                if first <= child.serial < first + count:
+                    os.kill(pid, signal.SIGKILL)
+        elif kind == "retire":
+            self._over = True
+        elif kind == "end":
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+
+    def _owner_gone(self) -> None:
+        """It ended, or closed its end: there is nobody to tell anything."""
+        self._channel.close()
+        self._outbox.drop()
+        self._over = True
+        if self._setup.kill:
+            self._ended.clear()
+            self._end()
+
+    def _call(self, message: Message, serial: int) -> None:
+        """Run a method of the template for the owner."""
+        try:
+            method, arguments = pickle.loads(message.take_body())  # noqa: S301 - from the owner
+            with self._foreign_code():
+                body = pickle.dumps((True, getattr(self._template, method)(*arguments)))
+        except BaseException as error:
+            said = "".join(traceback.format_exception_only(type(error), error)).strip()
+            body = pickle.dumps((False, (said, traceback.format_exc())))
+        try:
+            self._outbox.put(("result", serial), body)
+        except OSError as error:  # no descriptor for a memfd
+            said = f"the result cannot be sent: {error}"
+            self._outbox.put(("result", serial), pickle.dumps((False, (said, said))))
+
+    # --- workers
+
+    def _fork_all(self, message: Message, first: int, names: list[str], counts: list[int] | None) -> None:
+        """counts: how many of the descriptors each gets; None if none were given to any."""
+        fds = message.fds
+        at = 0
+        try:
+            for index, name in enumerate(names):
+                if message.cut:
+                    self._refuse(first + index, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                    continue
+                own = None
+                if counts is not None:
+                    own = fds[at : at + counts[index]]
+                    at += counts[index]
+                self._fork(first + index, name, message, own)
+        finally:
+            message.drop()
+
+    def _fork(self, serial: int, name: str, message: Message, own: list[int] | None) -> None:
+        try:
+            self._template.before_fork(name)
+            others = tuple(self._template.descriptors(name))
+        except Exception:
+            traceback.print_exc()
+            others = ()
+        for stream in (sys.stdout, sys.stderr):  # else the worker would write out what it inherits, too
+            with contextlib.suppress(Exception):
+                stream.flush()
+        try:
+            gate, key = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            self._refuse(serial, error)
+            return
+        pidfd = -1
+        try:
+            with held():
+                pid = fork()
+                if pid == 0:
+                    birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
+                    self._become(birth, {*message.fds} - {*(own or ())}, key)
+                self._workers[pid] = _Child(serial, name)
+            pidfd = os.pidfd_open(pid)
+        except Exception as error:  # the kernel's refusal, or an audit hook's
+            os.close(key)
+            self._refuse(serial, error)
+            return
+        finally:
+            os.close(gate)
+
+        def announced(failure: OSError | None) -> None:
+            """Let it begin; an error closes the gate for good, and it ends without having begun."""
+            if failure is None:
+                with contextlib.suppress(BrokenPipeError):  # it has ended already
+                    os.write(key, b".")
+            else:
+                self._refuse(serial, failure)
+            os.close(key)
+
+        self._outbox.put(("worker", serial, pid), b"", [pidfd], announced)
+
+    def _refuse(self, serial: int, error: Exception) -> None:
+        number = error.errno if isinstance(error, OSError) else None
+        self._outbox.put(("refused", serial, number or 0, str(error)[:1000]))
+
+    def _become(self, birth: Birth, foreign: set[int], key: int) -> NoReturn:
+        """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
+        try:
+            self._channel.close()
+            self._outbox.drop()
+            self._waker.close()
+            close_all((*foreign, key))
+            live(birth, self._setup, self._template)
+        finally:
+            os._exit(_ABORTED)
+
+    def _child_ended(self) -> None:
+        """From a signal handler: between two instructions of the template's, or when it does not matter."""
+        if self._in_template:
+            self._reap()
+
+    def _reap(self) -> None:
+        if self._reaping:  # we are in a signal handler, called in the middle of it
+            self._reap_again = True
+            return
+        self._reap_again = True
+        while self._reap_again:
+            self._reaping, self._reap_again = True, False
+            try:
+                self._reap_ended()
+            finally:
+                self._reaping = False
+
+    def _reap_ended(self) -> None:
+        """Report each worker that has ended. Other children are the template's, who waits for them itself."""
+        while self._workers:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                found = None
+                self._reap_each()  # the template waited for all, or had SIGCHLD ignored
+            if found is None:
+                return
+            if found.si_pid not in self._workers:
+                self._reap_each()
+                return
+            self._reap_one(found.si_pid)
+
+    def _reap_each(self) -> None:
+        for pid in list(self._workers):
+            self._reap_one(pid)
+
+    def _reap_one(self, pid: int) -> None:
+        status: int | None
+        usage: tuple[Any, ...] | None
+        try:
+            ended, status, rusage = os.wait4(pid, os.WNOHANG)
+            usage = tuple(rusage)
+            if ended == 0:
+                return
+        except ChildProcessError:
+            status = usage = None
+        child = self._workers.pop(pid)
+        self._outbox.put(("ended", child.serial, status, usage))
+        if status is not None:
+            self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))
+        self._idle_at = 0.0
+

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an owner starts its root: by fork where it has no other thread, else as a new interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import pickle
+import socket
+import subprocess
+import sys
+
+from frostfork import _core
+from frostfork._zygote.channel import pair, write_all
+from frostfork._zygote.setup import Setup, preparation
+from frostfork._zygote.signals import held
+from frostfork.errors import ZygoteError
+from frostfork.fork import fork
+
+
+def choose(start: str) -> str:
+    if start != "auto":
+        return start
+    return "fork" if _core.threads() == 1 else "exec"
+
+
+def start_root(how: str, setup: Setup, import_main: bool) -> tuple[socket.socket, int]:
+    """Our end of its socket, and its pid. OSError, or ZygoteError if the template cannot be pickled."""
+    ours, theirs = pair()
+    try:
+        pid = _by_fork(theirs, setup) if how == "fork" else _by_exec(theirs, setup, import_main)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours, pid
+
+
+def _by_fork(control: socket.socket, setup: Setup) -> int:
+    from frostfork._zygote.root import be_root
+
+    for stream in (sys.stdout, sys.stderr):  # the child must not write out what is ours to write
+        with contextlib.suppress(Exception):
+            stream.flush()
+    with held():
+        pid = fork()
+        if pid == 0:
+            be_root(control, setup)
+    return pid
+
+
+def _by_exec(control: socket.socket, setup: Setup, import_main: bool) -> int:
+    from multiprocessing import spawn
+
+    from frostfork._zygote.bootstrap import BOOTSTRAP
+
+    try:
+        template = None if setup.template is None else pickle.dumps(setup.template)
+    except Exception as error:
+        raise ZygoteError(f"the template cannot be pickled, which start='exec' needs: {error}") from error
+    data = preparation(import_main)
+    sent = setup._replace(template=template, preparation=pickle.dumps(data))
+    path = [entry for entry in data["sys_path"] if isinstance(entry, str)]
+    memory = os.memfd_create("frostfork-root", os.MFD_CLOEXEC)
+    try:
+        write_all(memory, marshal.dumps((path, control.fileno(), pickle.dumps(tuple(sent)))))
+        process = subprocess.Popen(
+            [
+                spawn.get_executable(),
+                *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                "-c",
+                BOOTSTRAP.format(memory),
+            ],
+            pass_fds=(memory, control.fileno(), setup.lifeline, *setup.keep_fds),
+        )
+    finally:
+        os.close(memory)
+    process.returncode = 0  # we wait for it ourselves: subprocess shall not, nor warn that nobody did
+    return process.pid

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a zygote does beside forking: the hooks of whoever decides what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+class Template:
+    """What lives in a zygote. Subclass it; each zygote gets a copy of its own of the one given to Zygote.
+
+    With start="fork" the copy is inherited, with start="exec" it is pickled. The hooks run in the zygote's only thread,
+    and while one runs no worker is forked: status of workers that end is reported meanwhile all the same. Public methods
+    of a subclass can be called from the owner with Zygote.call.
+    """
+
+    def begin(self) -> None:
+        """Once in each zygote, before it is ready: preload, warm up. An exception fails the start or replacement."""
+
+    def before_fork(self, name: str) -> None:
+        """Before a worker is forked. An exception is shown on stderr, and the fork goes on."""
+
+    def descriptors(self, name: str) -> Collection[int]:
+        """Descriptors of the zygote that the worker about to be forked inherits, beside its own."""
+        return ()
+
+    def in_worker(self, name: str) -> None:
+        """In the worker, before its target. An exception ends the worker."""
+
+    def ended(self, name: str, pid: int, code: int) -> None:
+        """After a worker's end was reported. code: as subprocess.returncode. May take long: forks come first."""
+
+    def idle(self) -> float | None:
+        """When nothing is to do. The seconds until it wants to be called again, if nothing happens meanwhile.
+
+        None: when something has happened, and not before.
+        """
+        return None

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker, as its owner sees it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from frostfork._zygote.handle import Handle
+
+
+class Ended(NamedTuple):
+    """How a worker ended.
+
+    code: as subprocess.returncode: an exit code, or minus the number of a signal. None where nobody could tell: its
+    zygote was killed, and the root or the kernel (before Linux 6.15) did not see it.
+    rusage: what it used, None where its zygote did not report it.
+    """
+
+    code: int | None
+    rusage: resource.struct_rusage | None
+
+
+class Worker:
+    """A process that was forked by a zygote. Close it, or drop it: nothing in the process depends on it."""
+
+    def __init__(self, handle: Handle, name: str, pid: int, pidfd: int) -> None:
+        self._handle = handle
+        self._name = name
+        self._pid = pid
+        self._pidfd = pidfd
+        self._owner = os.getpid()
+        self._ended: Ended | None = None
+        self._given_up_at: float | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def generation(self) -> int:
+        """Of the zygote that forked it."""
+        return self._handle.generation
+
+    def fileno(self) -> int:
+        """A pidfd, for selectors: readable once the worker has ended; wait() then has little to wait for."""
+        if self._pidfd < 0:
+            raise ValueError("this worker is closed")
+        return self._pidfd
+
+    def poll(self) -> Ended | None:
+        """How it ended; None while it runs, or while its zygote has not yet said how it ended."""
+        if self._ended is None:
+            self._handle.look(self)
+        return self._ended
+
+    def wait(self, timeout: float | None = None) -> Ended:
+        """Wait for its end. TimeoutError after so many seconds."""
+        if self._ended is None:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            if not _wait_for_pidfd(self.fileno(), timeout) or not self._handle.settle(self, deadline):
+                raise TimeoutError(f"worker {self._name} ({self._pid}) has not ended after {timeout:g} s")
+        assert self._ended is not None
+        return self._ended
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens if it has ended."""
+        if self._ended is None and self._owner == os.getpid():
+            try:
+                signal.pidfd_send_signal(self.fileno(), number)
+            except ProcessLookupError:
+                pass
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the pidfd."""
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0 and self._owner == os.getpid():
+            os.close(pidfd)
+
+    def has_ended(self) -> bool:
+        return self._ended is not None or _wait_for_pidfd(self.fileno(), 0)
+
+    def __repr__(self) -> str:
+        state = "running" if self._ended is None else f"ended: {self._ended.code}"
+        return f"<Worker {self._name!r} pid={self._pid} generation={self.generation} {state}>"
+
+    def __del__(
+        self, getpid: Callable[[], int] = os.getpid, close: Callable[[int], None] = os.close
+    ) -> None:
+        if getattr(self, "_pidfd", -1) >= 0 and self._owner == getpid():
+            close(self._pidfd)
+
+
+def _wait_for_pidfd(pidfd: int, timeout: float | None) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999))))

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "check.h"
+#include "os/descriptors.h"
+
+static void released(void *unused) {
+  (void)unused;
+  int pair[2], ends[2];
+  char byte;
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+  CHECK(pipe(ends) == 0);
+  int random = open("/dev/urandom", O_RDONLY);
+  int high = fcntl(ends[0], F_DUPFD, 900);
+  int closed = dup(0);
+  int kept[] = {high, ends[0], pair[1]}, gone[] = {closed};
+  CHECK_EQUAL(ff_descriptors_release(kept, 3, gone, 1), 0);
+  CHECK(read(pair[1], &byte, 1) == 0);  // nobody has the other end any more
+  CHECK(read(high, &byte, 1) == 0);
+  CHECK(write(ends[1], "x", 1) < 0 && errno == EBADF);
+  CHECK(recv(pair[0], &byte, 1, 0) < 0 && errno == EBADF);
+  CHECK(read(random, &byte, 1) == 1);
+  CHECK(fcntl(closed, F_GETFD) < 0 && errno == EBADF);
+  CHECK(fcntl(pair[0], F_GETFD) == FD_CLOEXEC);
+  CHECK(close(pair[0]) == 0);
+  CHECK(fcntl(0, F_GETFD) >= 0 && fcntl(2, F_GETFD) >= 0);
+}
+
+// More than fit into one reading of the list.
+static void many(void *unused) {
+  (void)unused;
+  int ends[2], count = 0;
+  char byte;
+  CHECK(pipe(ends) == 0);
+  while (count < 500 && dup(ends[1]) >= 0) count++;
+  CHECK(count > 100);
+  CHECK_EQUAL(ff_descriptors_release(ends, 1, NULL, 0), 0);
+  CHECK(read(ends[0], &byte, 1) == 0);
+}
+
+int main(void) {
+  in_child(released, NULL);
+  in_child(many, NULL);
+  return 0;
+}
