@@ -12,6 +12,8 @@ from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close, dup
 
+from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, POLLIN, epoll_ctl, epoll_event, eventfd_write, poll, pollfd
+
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable

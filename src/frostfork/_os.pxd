@@ -161,3 +161,34 @@ cdef extern from "os/channel.h" nogil:
         int socket, const void *first, size_t n_first, const void *second, size_t n_second, int fd, bint wait
     )
     ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t *n_fds, bint *lost, bint wait)
+
+
+cdef extern from "poll.h" nogil:
+    enum: POLLIN
+
+    struct pollfd:
+        int fd
+        short events
+        short revents
+
+    int poll(pollfd *fds, unsigned long count, int milliseconds)
+
+
+cdef extern from "sys/epoll.h" nogil:
+    enum:
+        EPOLL_CTL_MOD
+        EPOLLIN
+        EPOLLOUT
+
+    ctypedef union epoll_data_t:
+        int fd
+
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
+
+
+cdef extern from "sys/eventfd.h" nogil:
+    int eventfd_write(int fd, uint64_t value)

@@ -15,6 +15,11 @@ cdef struct frame_head:
 # frame_head.flags: a descriptor belongs to this frame. The other bits are the users'.
 cdef enum:
     FRAME_FD = 1
+    FRAME_RESULT = 10  # pool/frames.py
+
+# Bound by the first Line: whoever has no pool need not load them.
+cdef object _loads = None
+cdef object _deque = None
 
 
 cdef class Board:
@@ -106,8 +111,10 @@ cdef class Channel:
     cdef bytes partial
     cdef list fds
     cdef list outgoing  # [bytes, descriptor], of which not all was sent yet
+    cdef list backlog  # frames that were received and are to be returned first
+    cdef bint led  # one thread waits in lead(): nobody else may receive
 
-    def __cinit__(self, int fd):
+    def __cinit__(self, int fd, *rest):
         self.fd = fd
         self.partial = b""
         self.fds = []
@@ -162,20 +169,39 @@ cdef class Channel:
                 else:
                     sent = ff_channel_send(self.fd, data + (at - first), size - (at - first), NULL, 0, fd, True)
 
-    def queue(self, uint8_t kind, uint32_t number, bytes body, uint32_t extra=0, uint8_t flags=0, int fd=-1):
-        """Note a frame for the next flush(). fd is duplicated."""
-        cdef frame_head head
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+    cdef int post(self, frame_head *head, bytes body, int fd, bint later) except -1:
+        """Send a frame if it can go at once, else note it for flush(); 1 if it went. fd stays the caller's."""
+        cdef const char *data = PyBytes_AS_STRING(body)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(body), whole = sizeof(frame_head) + size
+        cdef ssize_t sent = 0
+        cdef bytes frame
+        head.length = <uint32_t> size
+        if fd >= 0:
+            head.flags |= FRAME_FD
+        if not self.outgoing and not later:
+            sent = ff_channel_send(self.fd, head, sizeof(frame_head), data, size, fd, False)
+            if sent == whole:
+                return 1
+            if sent == -errno_EAGAIN:
+                sent = 0
+            check(<int> sent if sent < 0 else 0)
+        frame = PyBytes_FromStringAndSize(NULL, whole)
+        memcpy(PyBytes_AS_STRING(frame), head, sizeof(frame_head))
+        memcpy(PyBytes_AS_STRING(frame) + sizeof(frame_head), data, size)
+        if sent > 0:
+            self.outgoing.append((frame[sent:], -1))
+            return 0
         if fd >= 0:
             fd = dup(fd)
             if fd < 0:
                 check(-c_errno)
-            flags |= FRAME_FD
-        head = frame_head(<uint32_t> size, kind, flags, 0, number, extra)
-        cdef bytes frame = PyBytes_FromStringAndSize(NULL, sizeof(head) + size)
-        memcpy(PyBytes_AS_STRING(frame), &head, sizeof(head))
-        memcpy(PyBytes_AS_STRING(frame) + sizeof(head), PyBytes_AS_STRING(body), size)
         self.outgoing.append((frame, fd))
+        return 0
+
+    def say(self, uint8_t kind, bytes body):
+        """Send a frame that is no task, or note it for flush()."""
+        cdef frame_head head = frame_head(0, kind, 0, 0, 0, 0)
+        self.post(&head, body, -1, False)
 
     def flush(self):
         """Send what can be sent without waiting; whether that was all. OSError if nobody is there."""
@@ -217,6 +243,11 @@ cdef class Channel:
         cdef frame_head head
         cdef size_t at = 0, size
         cdef const uint8_t *data
+        if self.backlog is not None:
+            frames, self.backlog = self.backlog, None
+            return frames
+        if self.led and not wait:
+            return []
         if wait:
             while True:
                 n_fds = FF_CHANNEL_FDS
@@ -256,3 +287,167 @@ cdef class Channel:
             at += sizeof(head) + head.length
         self.partial = PyBytes_FromStringAndSize(<char *> data + at, size - at) if at < size else b""
         return frames
+
+
+cdef class Line(Channel):
+    """The owner's end of a worker's channel: what is on its way there, and the results that come back.
+
+    What one call does here it does as a whole: no handler of a signal runs in the middle, so a KeyboardInterrupt in the
+    owner's main thread leaves no task half sent and no result half taken.
+    """
+
+    cdef readonly Board board
+    cdef readonly size_t slot
+    cdef readonly object inflight  # tasks that were sent and have no result, in their order
+    cdef readonly uint32_t sent  # the number of the last task
+    cdef bint handling  # frames were handed to a thread that is not done with them
+    cdef public bint dirty  # results were taken, and the pool does not know yet that there is room
+    cdef object __weakref__
+    cdef object owner
+
+    def __init__(self, int fd, Board board, size_t slot, owner):
+        self.board = board
+        self.slot = board.at(slot)
+        global _loads, _deque
+        if _loads is None:
+            import collections
+            import pickle
+
+            _loads, _deque = pickle.loads, collections.deque
+        self.inflight = _deque()
+        self.owner = owner
+
+    def close(self):
+        """Forget its owner, and with it the circle of references."""
+        self.owner = None
+        self.drop()
+
+    def assign(self, future, uint8_t kind, uint32_t extra, bytes body, uint8_t flags, int fd=-1, bint more=False):
+        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is found out elsewhere."""
+        cdef frame_head head
+        self.sent += 1
+        future._number = self.sent
+        future._link = self.owner
+        self.inflight.append(future)
+        ff_board_allow(&self.board.board, self.slot, self.sent)
+        head = frame_head(0, kind, flags, 0, self.sent, extra)
+        try:
+            return self.post(&head, body, fd, more) == 1
+        except OSError:
+            return True
+
+    def withdraw(self):
+        """Take back what is not begun, in its order."""
+        cdef uint32_t begun = ff_board_withdraw(&self.board.board, self.slot)
+        back = []
+        while self.inflight and self.inflight[-1]._number > begun:
+            future = self.inflight.pop()
+            future._link = None
+            back.append(future)
+        back.reverse()
+        return back
+
+    def handle(self):
+        """As receive(), and until handled() nobody may lead()."""
+        frames = self.receive()
+        if frames:
+            self.handling = True
+        return frames
+
+    def handled(self):
+        self.handling = False
+
+    def settle(self, list frames):
+        """Give results to futures that nobody waits for. (how many, microseconds of them all, the other frames)
+
+        It stops at the first frame that needs more than that, so that all is done in its order.
+        """
+        cdef int done = 0
+        cdef uint64_t micros = 0
+        for frame in frames:
+            try:
+                if not self.settle_one(<tuple> frame):
+                    break
+            except BaseException:
+                self.dirty = True
+                self.backlog = frames[done:]
+                raise
+            micros += <uint32_t> (<tuple> frame)[2]
+            done += 1
+        return (done, micros, frames[done:] if done else frames)
+
+    cdef bint settle_one(self, tuple frame) except -1:
+        if frame[0] != FRAME_RESULT or frame[3] != 0 or not self.inflight:
+            return False
+        future = self.inflight[0]
+        if future._number != frame[1] or future._cond is not None:
+            return False
+        try:
+            value = _loads(frame[4])
+        except KeyboardInterrupt:
+            if not self.led:
+                return False
+            raise  # of this thread, and not of the object
+        except BaseException:
+            return False  # it will fail again where that is dealt with
+        if future._cond is not None:
+            return False
+        self.inflight.popleft()
+        future._payload = None
+        future._link = None
+        future._last = self.owner
+        future._micros = frame[2]
+        future._result = value
+        future._state = "FINISHED"
+        if future._cond is not None:
+            future._wake()
+        return True
+
+    @property
+    def unsettled(self):
+        return self.dirty or self.backlog is not None
+
+    @property
+    def is_led(self):
+        return self.led
+
+    def lead(self, future, int epoll, int milliseconds, int bell):
+        """Wait here for the result of the task that this worker is to do next, without a detour over another thread.
+
+        None if that cannot be now, else (how many results, their microseconds). Meanwhile the epoll set does not look at
+        this socket. Frames that are no simple results are left to who listens to the bell, an eventfd. Handlers of
+        signals may raise.
+        """
+        cdef pollfd look
+        cdef int ready
+        cdef epoll_event event
+        if self.handling or self.led or self.backlog is not None or not self.inflight or self.inflight[0] is not future:
+            return None
+        if self.outgoing:
+            return None
+        self.led = True
+        event.data.fd = self.fd
+        event.events = 0
+        epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)
+        try:
+            if milliseconds >= 0:
+                look = pollfd(self.fd, POLLIN, 0)
+                with nogil:
+                    ready = poll(&look, 1, milliseconds)
+                if ready <= 0:
+                    PyErr_CheckSignals()
+                    return (0, 0)
+            frames = self.receive(True)
+            if frames is None:
+                return (0, 0)
+            done, micros, rest = self.settle(frames)
+            if rest:
+                self.backlog = rest
+            self.dirty = True
+            return (done, micros)
+        finally:
+            self.led = False
+            if self.backlog is not None:
+                eventfd_write(bell, 1)
+            event.events = EPOLLIN | (EPOLLOUT if self.outgoing else 0)
+            epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ class Collector:
 
     def _run(self) -> None:
         engine = self._engine
+        engine.collector_ident = threading.get_ident()
         poll, timers, handlers = engine.poller.poll, engine.timers, self._handlers
         while not self.stopping:
             try:
@@ -62,6 +64,12 @@ class Collector:
     def _rung(self, events: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._engine.bell)
+        with self._engine.lock:
+            unsettled = [link for link in self._engine.dispatcher.links if link.line.unsettled]
+        for link in unsettled:
+            if not link.dead and not self._receive(link):
+                self._forget(link.socket.fileno())
+            self._engine.settled(link, 0, 0)
 
     def _talked(self, link: Link, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -74,9 +82,12 @@ class Collector:
 
     def _receive(self, link: Link) -> bool:
         """Whether there may be more."""
-        came = link.channel.receive()
+        came = link.line.handle()
         if came:
-            self._engine.received(link, came)
+            try:
+                self._engine.received(link, came)
+            finally:
+                link.line.handled()
         return came is not None
 
     def _gone(self, link: Link) -> None:
@@ -88,7 +99,14 @@ class Collector:
         if ended is None and left > 0:
             self._engine.timers.add(0.002, self._bury, link, left - 0.002)
             return
-        while came := link.channel.receive():
+        if link.line.is_led:
+            # Somebody waits in it for a result, perhaps for ever, if what the worker forked has the other end. What was
+            # sent before can be read all the same.
+            with contextlib.suppress(OSError):
+                link.socket.shutdown(socket.SHUT_RDWR)
+            self._engine.timers.add(0.001, self._bury, link, left)
+            return
+        while (came := link.line.receive()) is not None and came:
             self._engine.received(link, came)
         for fd, each in list(self._pipes.items()):
             if each is link:

@@ -27,7 +27,7 @@ from frostfork.pool.payload import plain
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
-    from frostfork.zygote import Zygote
+    from frostfork.zygote import Worker, Zygote
     from frostfork.recycle import RecyclePolicy
 
 _END_SECONDS = 10.0  # for a worker that was told to end
@@ -169,50 +169,42 @@ class Crew:
         log.warning("pool %s: %s", self._name, reason)
 
     def _fork(self, count: int) -> None:
-        names = [f"{self._name}-{next(self._numbers)}" for _ in range(count)]
+        names = [f"{self._name}-{next(self._numbers)}" for _ in range(min(count, len(self._slots)))]
         for name in names:
             self._hooks.call("before_fork", name)
-        ours: list[tuple[socket.socket, int]] = []
-        theirs: list[tuple[socket.socket, int]] = []
-        slots: list[int] = []
-        done = False
+        ends = []
+        workers: list[Worker] = []
         try:
             for _ in names:
-                mine, its = socket.socketpair()
-                theirs.append((its, -1))
-                ours.append((mine, -1))
-                read, write = os.pipe()
-                theirs[-1], ours[-1] = (its, write), (mine, read)
-                os.set_blocking(read, False)
-                slots.append(self._slots.pop())
-            fds = [(its.fileno(), self._board.fd, write) for its, write in theirs]
+                ends.append(_Ends())
+            fds = [each.theirs(self._board.fd) for each in ends]
             workers = self._zygote.fork_many(
-                count, worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
+                len(names), worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
             )
-            done = True
+            while workers:
+                self._add(workers[-1], names[len(workers) - 1], ends[len(workers) - 1])
+                workers.pop()
         finally:
-            for sock, fd in theirs if done else theirs + ours:
-                sock.close()
-                if fd >= 0:
-                    os.close(fd)
-            if not done:
-                self._slots += slots
-        for (mine, read), name, slot, forked in zip(ours, names, slots, workers, strict=True):
-            self._add(Link(mine, forked, name, self._board, slot, self._engine.poller), read)
+            for forked in workers:
+                forked.kill()
+                forked.close()
+            for each in ends:
+                each.close()
 
-    def _add(self, link: Link, stderr: int) -> None:
+    def _add(self, forked: Worker, name: str, ends: _Ends) -> None:
         limits = self._recycle.limits(self._random)
-        self._board.reset(link.slot)
+        slot = self._slots[-1]
+        self._board.reset(slot)
+        hello = plain((self._board_slots, slot, name, limits, self._start))
+        link = Link(ends.socket, forked, name, self._board, slot, self._engine.poller)
         link.max_age = limits.age
-        link.channel.queue(
-            frames.HELLO, 0, plain((self._board_slots, link.slot, link.name, limits, self._start))
-        )
+        self._slots.pop()
         self.started += 1
         self.generation = max(self.generation, link.generation)
         with self._engine.lock:
             self._engine.dispatcher.links.add(link)
-            self.collector.add(link, stderr)
-            link.flush()
+            self.collector.add(link, ends.take())
+            link.say(frames.HELLO, hello)
         self._engine.timers.add(self._ready_timeout, self._check_ready, link)
         self._engine.ring()
 
@@ -306,6 +298,36 @@ class Crew:
         engine.ring()
         self.collector.thread.join()
         self._board.close()
+
+
+class _Ends:
+    """The descriptors between the owner and a worker that is to be forked."""
+
+    def __init__(self) -> None:
+        self.socket, self._its_socket = socket.socketpair()
+        self._taken = False
+        self._fds: list[int] = []
+        try:
+            self._fds += os.pipe()  # its standard error
+            os.set_blocking(self._fds[0], False)
+        except OSError:
+            self.close()
+            raise
+
+    def theirs(self, board: int) -> tuple[int, int, int]:
+        return self._its_socket.fileno(), board, self._fds[1]
+
+    def take(self) -> int:
+        """The reading end; it and the socket are the caller's from now on."""
+        self._taken = True
+        return self._fds.pop(0)
+
+    def close(self) -> None:
+        self._its_socket.close()
+        if not self._taken:
+            self.socket.close()
+        while self._fds:
+            os.close(self._fds.pop())
 
 
 class Hooks:

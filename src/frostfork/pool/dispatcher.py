@@ -34,7 +34,6 @@ class Dispatcher:
         if self._idle and not self.pending:
             link = self._idle.popitem()[0]
             self._send(link, future)
-            link.flush()
         else:
             self.pending.append(future)
 
@@ -45,8 +44,9 @@ class Dispatcher:
             while pending and link.accepts_more():
                 future = pending.popleft()
                 if future._state == PENDING:
-                    self._send(link, future)
-            link.flush()
+                    self._send(link, future, True)
+            if link.line.unsent:
+                link.flush()
         if len(link.inflight) > 1:
             self._ahead.add(link)
         else:
@@ -98,10 +98,10 @@ class Dispatcher:
                     break
         return bool(self._ahead and self._idle)
 
-    def _send(self, link: Link, future: TaskFuture) -> None:
+    def _send(self, link: Link, future: TaskFuture, more: bool = False) -> None:
         payload = future._payload
         if isinstance(payload, bytes):
-            link.assign(future, payload, 0)
+            link.assign(future, payload, future._flags, -1, more)
         else:
             link.reserved = True
             self.large.append((link, future))

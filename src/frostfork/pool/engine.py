@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from frostfork.pool.future import TaskFuture
     from frostfork.pool.link import Link
 
+    Frame = tuple[int, int, int, int, bytes, int]
+
 _CLOSED = "cannot schedule new futures after shutdown"
 
 log = logging.getLogger("frostfork.pool")
@@ -47,7 +49,9 @@ class Engine:
         self.dispatcher = Dispatcher()
         self.timers = Timers()
         self.poller = select.epoll()
+        self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.collector_ident: int | None = None
         self.closing = False  # takes no more
         self.broken: PoolBroken | None = None
         self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
@@ -84,6 +88,13 @@ class Engine:
                 raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
             self.submitted += 1
         self.fail(future, error)
+
+    def check_waiter(self) -> None:
+        """Whether this thread may wait for a task: the ones that would bring the result may not."""
+        if threading.get_ident() == self.collector_ident and self.collector_ident is not None:
+            raise RuntimeError(
+                "a callback of a future cannot wait for another future of its pool: it would wait for itself"
+            )
 
     def check_owner(self) -> None:
         if os.getpid() != self.owner:
@@ -145,15 +156,19 @@ class Engine:
 
     # --- the collector
 
-    def received(self, link: Link, came: list[tuple[int, int, int, int, bytes, int]]) -> None:
+    def received(self, link: Link, came: list[Frame]) -> None:
         """Frames of a worker."""
+        done, micros, came = link.line.settle(came)
+        if not came:
+            self.settled(link, done, micros)
+            return
         ends = []
         with self.lock:
             for kind, number, extra, flags, body, fd in came:
                 if kind == frames.RESULT or kind == frames.ERROR:
                     future = link.inflight.popleft()
                     ends.append((future, kind, extra, flags, body, fd))
-                    link.took(extra)
+                    micros += extra
                 elif kind == frames.SKIPPED:
                     if link.inflight and link.inflight[0]._number == number:
                         self.dispatcher.requeue([link.inflight.popleft()])
@@ -165,25 +180,45 @@ class Engine:
                     link.ready = True
                 elif kind == frames.RETIRE:
                     self.dispatcher.retire(link, body.decode())
+        self.settled(link, done, micros, len(ends))
+        for each in ends:
+            self.resolve(link, *each)
+        for kind, _, _, _, body, _ in came:
+            if kind == frames.READY:
+                self.on_ready(link)
+            elif kind == frames.REFUSED:
+                self.on_refused(link, body.decode())
+
+    def settled(self, link: Link, done: int, micros: int, more: int = 0) -> None:
+        """A worker has ended tasks, and has room for others. done: of those, how many have their results."""
+        link.line.dirty = False
+        with self.lock:
+            self.done += done
+            if done + more:
+                link.took(micros / (done + more))
             if not link.dead:
                 self.dispatcher.refill(link)
             again = self.dispatcher.steal()
         if again:
             self.timers.add(0.001, self.steal)
+            self.ring()
         if self.dispatcher.large:
             self.write_large()
-        if ends:
+        if done + more:
             self.on_work()
-            for each in ends:
-                self.resolve(link, *each)
-        else:
-            for kind, _, _, _, body, _ in came:
-                if kind == frames.READY:
-                    self.on_ready(link)
-                elif kind == frames.REFUSED:
-                    self.on_refused(link, body.decode())
         if link.retiring is not None:
             self.on_retiring(link)
+
+    def lead(self, future: TaskFuture, link: Link, timeout: float | None) -> None:
+        """Wait for the task's end in the worker's own socket, if that can be. The future may have no result then."""
+        wait = -1 if timeout is None else max(0, min(int(timeout * 1000), 2**31 - 1))
+        try:
+            taken = link.line.lead(future, self.epoll, wait, self.bell)
+            if taken is not None:
+                self.settled(link, *taken)
+        except BaseException:
+            self.ring()  # the collector sees to what is left
+            raise
 
     def resolve(
         self, link: Link, future: TaskFuture, kind: int, micros: int, flags: int, body: bytes, fd: int

@@ -52,8 +52,7 @@ class Heart:
         else:
             link.seen = None
             link.asked = time.monotonic()
-            link.channel.queue(frames.PING, 0, b"")
-            link.flush()
+            link.say(frames.PING, b"")
 
     def _judge(self, link: Link, seen: tuple[int, int] | None, why: str) -> None:
         if seen is not None and link.seen == seen:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from frostfork._core import Board, Channel
+from frostfork._core import Board, Line
 from frostfork.pool import frames
 from frostfork.pool.payload import frame
 
@@ -33,16 +33,15 @@ class Link:
         self, sock: socket.socket, worker: Worker, name: str, board: Board, slot: int, poller: select.epoll
     ) -> None:
         self.socket = sock
-        self.poller = poller
-        self.channel = Channel(sock.fileno())
+        self.line = Line(sock.fileno(), board, slot, self)
+        self.inflight: deque[TaskFuture] = self.line.inflight
         self.worker = worker
         self.pid = worker.pid
         self.name = name
         self.generation = worker.generation
         self.board = board
         self.slot = slot
-        self.inflight: deque[TaskFuture] = deque()
-        self.sent = 0  # the number of the last task
+        self._poller = poller
         self.skips = 0  # tasks that were taken back and that the worker has yet to pass over
         self.ready = False
         self.retiring: str | None = None  # why it is to go
@@ -69,7 +68,7 @@ class Link:
             and not self.reserved
             and self.retiring is None
             and not self.dead
-            and not self.channel.unsent
+            and not self.line.unsent
         )
 
     def accepts_more(self) -> bool:
@@ -80,27 +79,35 @@ class Link:
     def idle(self) -> bool:
         return not self.inflight and not self.reserved
 
-    def assign(self, future: TaskFuture, body: bytes, flags: int, fd: int = -1) -> None:
-        """Queue the task for the next flush(), for good: from here on the board says who has it."""
-        self.sent += 1
-        future._number = self.sent
-        future._link = self
-        self.inflight.append(future)
-        self.board.allow(self.slot, self.sent)
+    def assign(
+        self, future: TaskFuture, body: bytes, flags: int, fd: int = -1, more: bool = False
+    ) -> None:
+        """Send the task, for good: from here on the board says who has it. more: others follow before flush()."""
         timeout = future._timeout
         if timeout is None:
-            self.channel.queue(frames.TASK, self.sent, body, 0, flags, fd)
+            sent = self.line.assign(future, frames.TASK, 0, body, flags, fd, more)
         else:
-            self.channel.queue(frames.TIMED_TASK, self.sent, body, max(1, int(timeout * 1000)), flags, fd)
+            sent = self.line.assign(
+                future, frames.TIMED_TASK, max(1, int(timeout * 1000)), body, flags, fd, more
+            )
+        if not sent and not more:
+            self.flush()
+
+    def say(self, kind: int, body: bytes) -> None:
+        """Send it something that is no task."""
+        with contextlib.suppress(OSError):
+            self.line.say(kind, body)
+        if self.line.unsent:
+            self.flush()
 
     def flush(self) -> bool:
         """Whether all was sent. A worker that is gone is noticed elsewhere."""
         try:
-            if self.channel.flush():
+            if self.line.flush():
                 return True
-            self.poller.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
+            self._poller.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
         except OSError:
-            self.channel.drop()
+            self.line.drop()
             return True
         return False
 
@@ -109,35 +116,26 @@ class Link:
         if not self.flush():
             return False
         with contextlib.suppress(OSError):
-            self.poller.modify(self.socket, select.EPOLLIN)
+            self._poller.modify(self.socket, select.EPOLLIN)
         return True
 
     def seconds_since(self, nanos: int) -> float:
         return (time.monotonic_ns() - nanos) / 1e9
 
-    def took(self, micros: int) -> None:
+    def took(self, micros: float) -> None:
         """A task took so long: how many to send ahead."""
         was = self.micros
-        if was is None:
-            self.micros = float(micros)
-        else:
-            self.micros = was + (micros - was) * (0.5 if micros > was else 0.1)
+        self.micros = micros if was is None else was + (micros - was) * (0.5 if micros > was else 0.1)
         self.depth = max(1, min(_MOST_AHEAD, int(_AHEAD_MICROS / (self.micros + 1))))
 
     def withdraw(self) -> list[TaskFuture]:
         """Take back what is not begun."""
-        begun = self.board.withdraw(self.slot)
-        back: list[TaskFuture] = []
-        while self.inflight and self.inflight[-1]._number > begun:
-            future = self.inflight.pop()
-            future._link = None
-            back.append(future)
+        back = self.line.withdraw()
         self.skips += len(back)
-        back.reverse()
         return back
 
     def has_begun(self, future: TaskFuture) -> bool:
-        return bool(self.board.look(self.slot)[0] >= future._number)
+        return self.board.look(self.slot)[0] >= future._number
 
     def write(self, future: TaskFuture) -> tuple[bytes, int, int]:
         """The frame of a large task: a memfd is written, which may take long. OSError."""
@@ -159,7 +157,7 @@ class Link:
 
     def close(self) -> None:
         self.dead = True
-        self.channel.drop()
+        self.line.close()
         self.socket.close()
 
     def heard(self, data: bytes) -> None:
