@@ -165,7 +165,11 @@ class Zygote:
         args: a tuple for all of them, or a list with a tuple for each. fds, names: one for each.
         """
         fleet = self._running()
-        for what, given in (("fds", fds), ("names", names), ("args", args if isinstance(args, list) else None)):
+        for what, given in (
+            ("fds", fds),
+            ("names", names),
+            ("args", args if isinstance(args, list) else None),
+        ):
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must have {count} items, one for each worker, not {len(given)}")
         if fds is not None and any(len(own) > MOST_FDS for own in fds):
@@ -218,10 +222,7 @@ class Zygote:
         self._check_owner()
         fleet = self._fleet
         return (
-            not self._closed
-            and fleet is not None
-            and fleet.current is not None
-            and fleet.current.is_alive()
+            not self._closed and fleet is not None and fleet.current is not None and fleet.current.is_alive()
         )
 
     def _in_charge(self) -> Any:

@@ -22,7 +22,7 @@ _INLINE = 48 << 10  # bytes of a body that travel in the datagram
 _DATAGRAM = 128 << 10
 _ANCILLARY = socket.CMSG_SPACE((MOST_FDS + 3) * array.array("i").itemsize)
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
 class Message(NamedTuple):
@@ -106,10 +106,14 @@ class Channel:
         try:
             self._socket.sendmsg([data], rights, flags)
         except OSError as error:
-            if error.errno in _GONE:
+            if self._is_gone(error):
                 return False
             raise
         return True
+
+    def _is_gone(self, error: OSError) -> bool:
+        """Or we are: another EBADF is of a descriptor that was to be sent."""
+        return error.errno in _GONE or self._socket.fileno() < 0
 
     def receive(self) -> Message | None:
         """The next message, without waiting. BlockingIOError if there is none yet; None if there will be none."""
@@ -120,7 +124,7 @@ class Channel:
             except ConnectionResetError:
                 continue  # it ended without reading all of ours; what it said before is still to be read
             except OSError as error:
-                if error.errno in _GONE:
+                if self._is_gone(error):
                     return None
                 raise
         if size == 0:

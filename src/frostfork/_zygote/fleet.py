@@ -96,9 +96,7 @@ class Fleet:
                     for index, answer in zip(indices, answers, strict=True):
                         if isinstance(answer, Worker):
                             found[index] = answer
-                    for answer in answers:
-                        if isinstance(answer, Exception):
-                            raise answer
+                    _raise_first(answers)
                 workers = [worker for worker in found if worker is not None]
                 if len(workers) == len(names):
                     return workers
@@ -225,7 +223,9 @@ class Fleet:
                 root.link.wait_until(lambda: worker._ended is not None, until)
             if worker._ended is not None:
                 return worker._ended
-        status = status_of(worker.fileno(), 0.0 if deadline <= now else min(deadline, worker._given_up_at) - now)
+        status = status_of(
+            worker.fileno(), 0.0 if deadline <= now else min(deadline, worker._given_up_at) - now
+        )
         if status is not None:
             return ended(status, None)
         return Ended(None, None) if time.monotonic() >= worker._given_up_at else None
@@ -260,7 +260,7 @@ class Fleet:
                 _kill(handle.link)
                 handle.link.wait_until(lambda: False, time.monotonic() + _END_SECONDS)
             for worker in list(handle.workers.values()):
-                with contextlib.suppress(TimeoutError, ValueError):
+                with contextlib.suppress(TimeoutError):
                     worker.wait(_END_SECONDS)
         for handle in handles:
             handle.link.close()
@@ -290,6 +290,16 @@ class Fleet:
         if self._root is not None:
             self._root.link.forget()
         os.close(self._anchor)  # the other end stays: this fork may be the root
+
+
+def _raise_first(answers: list[Worker | OSError | ZygoteError | None]) -> None:
+    try:
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+    finally:
+        answer = None
+        answers.clear()  # else an exception and its frames would hold each other until a collection
 
 
 def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[int]]]:

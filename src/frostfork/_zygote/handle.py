@@ -61,8 +61,12 @@ class Handle:
             if self.link.gone:
                 raise ZygoteError(f"the zygote (generation {self.generation}) ended before it was ready")
             raise ZygoteError(f"the zygote (generation {self.generation}) was not ready in time")
-        if isinstance(self._begun.value, BaseException):
-            raise self._begun.value
+        begun, self._begun = self._begun.value, Answer()
+        if isinstance(begun, BaseException):
+            try:
+                raise begun
+            finally:
+                del begun  # else it and this frame would hold each other, and workers of the caller's, until a collection
 
     def is_alive(self) -> bool:
         return not self.link.gone and not self.link.has_ended()

@@ -41,7 +41,14 @@ def live(birth: Birth, setup: Setup, template: Template) -> NoReturn:
 def _work(birth: Birth, setup: Setup, template: Template) -> int:
     """The exit code."""
     try:
-        keep = {birth.gate, birth.memfd, *(birth.fds or ()), *birth.others, *setup.keep_fds, setup.lifeline} - {-1}
+        keep = {
+            birth.gate,
+            birth.memfd,
+            *(birth.fds or ()),
+            *birth.others,
+            *setup.keep_fds,
+            setup.lifeline,
+        } - {-1}
         become_worker(birth.name, birth.generation, keep)
         if setup.kill:
             lifeline.arm(setup.lifeline)

@@ -75,10 +75,11 @@ class Link:
         if timeout != 0.0:
             poll = select.poll()
             poll.register(self._channel, select.POLLIN)
-            if self.pidfd >= 0:  # a child of its own may keep the socket open beyond its end
-                poll.register(self.pidfd, select.POLLIN)
+            pidfd = self.pidfd
+            if pidfd >= 0:  # a child of its own may keep the socket open beyond its end
+                poll.register(pidfd, select.POLLIN)
             ready = poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999)))
-            ended = any(fd == self.pidfd for fd, _ in ready)
+            ended = any(fd == pidfd for fd, _ in ready)
         else:
             ended = self.has_ended()
         while True:
@@ -95,10 +96,11 @@ class Link:
 
     def has_ended(self) -> bool:
         """Whether the process at the other end has."""
-        if self.pidfd < 0:
+        pidfd = self.pidfd
+        if pidfd < 0:
             return self.gone
         poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
+        poll.register(pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
     def _end(self) -> None:

@@ -21,7 +21,7 @@ from frostfork._zygote.channel import Channel, Message, close_all
 from frostfork._zygote.life import Birth, live
 from frostfork._zygote.outbox import Outbox
 from frostfork._zygote.setup import Setup
-from frostfork._zygote.signals import Waker, held, wait_readable
+from frostfork._zygote.signals import Waker, hold, release, wait_readable
 from frostfork._zygote.template import Template
 from frostfork.fork import fork
 
@@ -205,12 +205,15 @@ class Nursery:
             return
         pidfd = -1
         try:
-            with held():
+            before = hold()
+            try:
                 pid = fork()
                 if pid == 0:
                     birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
                     self._become(birth, {*message.fds} - {*(own or ())}, key)
                 self._workers[pid] = _Child(serial, name)
+            finally:
+                release(before)
             pidfd = os.pidfd_open(pid)
         except Exception as error:  # the kernel's refusal, or an audit hook's
             os.close(key)
@@ -296,4 +299,3 @@ class Nursery:
         if status is not None:
             self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))
         self._idle_at = 0.0
-

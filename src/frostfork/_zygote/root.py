@@ -25,7 +25,7 @@ from frostfork._zygote.channel import Channel
 from frostfork._zygote.nursery import Nursery
 from frostfork._zygote.outbox import Outbox
 from frostfork._zygote.setup import Setup
-from frostfork._zygote.signals import Waker, held, wait_readable
+from frostfork._zygote.signals import Waker, hold, release, wait_readable
 from frostfork.fork import fork
 
 _MOST_UNSENT = 10_000  # ends of orphans; whoever does not read so many does not want them
@@ -78,10 +78,13 @@ class Root:
             message.drop()
 
     def _fork_zygote(self, generation: int, control: int) -> None:
-        with held():
+        before = hold()
+        try:
             pid = fork()
             if pid == 0:
                 self._become(generation, control)
+        finally:
+            release(before)
         self._zygotes.add(pid)
         try:
             pidfd = os.pidfd_open(pid)
@@ -162,4 +165,3 @@ def main(found: tuple[list[str], int, bytes]) -> NoReturn:
     for fd in (control, setup.lifeline, *setup.keep_fds):
         os.set_inheritable(fd, False)
     be_root(socket.socket(fileno=control), setup)
-

@@ -3,30 +3,33 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 
 # What a terminal, a service manager or `kill` sends to a group. The owner closes in order, or its end is seen.
 _FOR_THE_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ALL = signal.valid_signals()
+_ALL = tuple(map(int, signal.valid_signals()))
 
 
 def _leave_it(number: int, frame: FrameType | None) -> None:
     """Not SIG_IGN, which programs started from here would inherit."""
 
 
-@contextmanager
-def held() -> Iterator[None]:
-    """Around a fork: what comes for the child waits until it has handlers of its own, and empties its mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def hold() -> set[int]:
+    """Around a fork: what comes for the child waits until it has handlers of its own, and empties its mask.
+
+    What was blocked before, for release(). signal's function would make enum work, once in each child.
+    """
+    before: set[int] = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL)
+    return before
+
+
+def release(before: set[int]) -> None:
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 
 
 class Waker:

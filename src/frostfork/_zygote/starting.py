@@ -14,7 +14,7 @@ import sys
 from frostfork import _core
 from frostfork._zygote.channel import pair, write_all
 from frostfork._zygote.setup import Setup, preparation
-from frostfork._zygote.signals import held
+from frostfork._zygote.signals import hold, release
 from frostfork.errors import ZygoteError
 from frostfork.fork import fork
 
@@ -44,10 +44,13 @@ def _by_fork(control: socket.socket, setup: Setup) -> int:
     for stream in (sys.stdout, sys.stderr):  # the child must not write out what is ours to write
         with contextlib.suppress(Exception):
             stream.flush()
-    with held():
+    before = hold()
+    try:
         pid = fork()
         if pid == 0:
             be_root(control, setup)
+    finally:
+        release(before)
     return pid
 
 

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
 import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
+
+from frostfork.errors import ZygoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +32,7 @@ class Ended(NamedTuple):
 
 
 class Worker:
-    """A process that was forked by a zygote. Close it, or drop it: nothing in the process depends on it."""
+    """A process that was forked by a zygote. It may be dropped: the process goes on, and its Zygote sees it end."""
 
     def __init__(self, handle: Handle, name: str, pid: int, pidfd: int) -> None:
         self._handle = handle
@@ -55,19 +58,19 @@ class Worker:
 
     def fileno(self) -> int:
         """A pidfd, for selectors: readable once the worker has ended; wait() then has little to wait for."""
-        if self._pidfd < 0:
-            raise ValueError("this worker is closed")
         return self._pidfd
 
     def poll(self) -> Ended | None:
         """How it ended; None while it runs, or while its zygote has not yet said how it ended."""
         if self._ended is None:
+            self._check_owner()
             self._handle.look(self)
         return self._ended
 
     def wait(self, timeout: float | None = None) -> Ended:
         """Wait for its end. TimeoutError after so many seconds."""
         if self._ended is None:
+            self._check_owner()
             deadline = None if timeout is None else time.monotonic() + timeout
             if not _wait_for_pidfd(self.fileno(), timeout) or not self._handle.settle(self, deadline):
                 raise TimeoutError(f"worker {self._name} ({self._pid}) has not ended after {timeout:g} s")
@@ -76,11 +79,10 @@ class Worker:
 
     def send_signal(self, number: int) -> None:
         """Nothing happens if it has ended."""
-        if self._ended is None and self._owner == os.getpid():
-            try:
-                signal.pidfd_send_signal(self.fileno(), number)
-            except ProcessLookupError:
-                pass
+        self._check_owner()
+        if self._ended is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -88,11 +90,9 @@ class Worker:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def close(self) -> None:
-        """Close the pidfd."""
-        pidfd, self._pidfd = self._pidfd, -1
-        if pidfd >= 0 and self._owner == os.getpid():
-            os.close(pidfd)
+    def _check_owner(self) -> None:
+        if self._owner != os.getpid():
+            raise ZygoteError(f"this worker belongs to process {self._owner}: a fork of it cannot use it")
 
     def has_ended(self) -> bool:
         return self._ended is not None or _wait_for_pidfd(self.fileno(), 0)
@@ -101,9 +101,7 @@ class Worker:
         state = "running" if self._ended is None else f"ended: {self._ended.code}"
         return f"<Worker {self._name!r} pid={self._pid} generation={self.generation} {state}>"
 
-    def __del__(
-        self, getpid: Callable[[], int] = os.getpid, close: Callable[[int], None] = os.close
-    ) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid, close: Callable[[int], None] = os.close) -> None:
         if getattr(self, "_pidfd", -1) >= 0 and self._owner == getpid():
             close(self._pidfd)
 
