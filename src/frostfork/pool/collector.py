@@ -65,7 +65,8 @@ class Collector:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._engine.bell)
         with self._engine.lock:
-            unsettled = [link for link in self._engine.dispatcher.links if link.line.unsettled]
+            sweep, self._engine.sweep = self._engine.sweep, False
+            unsettled = [link for link in self._engine.dispatcher.links if sweep or link.line.unsettled]
         for link in unsettled:
             if not link.dead and not self._receive(link):
                 self._forget(link.socket.fileno())

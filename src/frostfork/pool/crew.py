@@ -52,7 +52,7 @@ class Crew:
         heartbeat: float,
         hooks: Hooks,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._zygote = zygote
         self.size = size
         self._name = name
@@ -80,7 +80,7 @@ class Crew:
         self.collector.buried = self._buried
         engine.on_work = self._worked
         engine.on_ready = self._ready
-        engine.on_retiring = lambda link: self._changed.set()
+        engine.on_retiring = self._retiring
         engine.on_refused = self._refused
         self.thread = threading.Thread(target=self._run, name=f"{name}-crew", daemon=True)
 
@@ -105,7 +105,7 @@ class Crew:
     # --- the crew's thread
 
     def _run(self) -> None:
-        engine = self._engine
+        engine = self.engine
         wait: float | None = 0.0
         while True:
             self._changed.wait(wait)
@@ -127,7 +127,7 @@ class Crew:
 
     def _all_done(self) -> bool:
         """Whether a pool that takes no more has nothing left to do."""
-        engine = self._engine
+        engine = self.engine
         with engine.lock:
             dispatcher = engine.dispatcher
             return not (
@@ -138,7 +138,7 @@ class Crew:
 
     def _fill(self) -> float | None:
         """Fork what is missing. Seconds until the next look, if one is needed."""
-        engine = self._engine
+        engine = self.engine
         with engine.lock:
             links = [link for link in engine.dispatcher.links if not (link.retiring and link.idle)]
             missing = self.size - len(links)
@@ -149,7 +149,7 @@ class Crew:
             return None
         if self._breaker.is_open and not any(link.ready for link in links):
             engine.abort(PoolBroken(f"workers end before they work: {self._breaker.reason}"))
-            return None
+            return 0.0
         left = self._breaker_until() - time.monotonic()
         if left > 0:
             return left
@@ -196,17 +196,17 @@ class Crew:
         slot = self._slots[-1]
         self._board.reset(slot)
         hello = plain((self._board_slots, slot, name, limits, self._start))
-        link = Link(ends.socket, forked, name, self._board, slot, self._engine.poller)
+        link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
         link.max_age = limits.age
         self._slots.pop()
         self.started += 1
         self.generation = max(self.generation, link.generation)
-        with self._engine.lock:
-            self._engine.dispatcher.links.add(link)
+        with self.engine.lock:
+            self.engine.dispatcher.links.add(link)
             self.collector.add(link, ends.take())
             link.say(frames.HELLO, hello)
-        self._engine.timers.add(self._ready_timeout, self._check_ready, link)
-        self._engine.ring()
+        self.engine.timers.add(self._ready_timeout, self._check_ready, link)
+        self.engine.ring()
 
     def _check_ready(self, link: Link) -> None:
         if not link.ready and not link.dead:
@@ -216,7 +216,7 @@ class Crew:
 
     def _renew(self) -> None:
         """A new generation of the zygote. Its workers come as the old ones go."""
-        engine = self._engine
+        engine = self.engine
         self._reforked_at = engine.done + engine.failed
         try:
             generation = self._zygote.replace()
@@ -227,7 +227,7 @@ class Crew:
             self._old = [link for link in engine.dispatcher.links if link.generation < generation]
 
     def _retire_old(self) -> None:
-        engine = self._engine
+        engine = self.engine
         with engine.lock:
             self._old = [link for link in self._old if not link.dead and link.retiring is None]
             if not self._old:
@@ -236,13 +236,12 @@ class Crew:
             room = there - (self.size - self._max_unavailable)
             for link in self._old[: max(0, room)]:
                 engine.dispatcher.retire(link, "refork")
-        self._changed.set()
 
     # --- what the collector tells
 
     def _worked(self) -> None:
         self._breaker.worked()
-        engine = self._engine
+        engine = self.engine
         if self._refork_after is not None:
             ended = engine.done + engine.failed
             if ended - self._reforked_at >= self._refork_after and not self._old:
@@ -256,8 +255,14 @@ class Crew:
         if self._old:
             self._changed.set()
 
+    def _retiring(self, link: Link) -> None:
+        if link.ended and not link.watched:
+            link.watched = True
+            self.engine.timers.add(_END_SECONDS, link.kill, "it did not end when told to")
+        self._changed.set()
+
     def _refused(self, link: Link, why: str) -> None:
-        self._engine.abort(PoolBroken(f"the initializer failed in worker {link.name}:\n{why}"))
+        self.engine.abort(PoolBroken(f"the initializer failed in worker {link.name}:\n{why}"))
         self._changed.set()
 
     def _buried(self, link: Link, code: int | None, in_task: bool) -> None:
@@ -278,7 +283,7 @@ class Crew:
 
     def _finish(self) -> None:
         """Everything is done: end the workers, then the threads."""
-        engine = self._engine
+        engine = self.engine
         end = time.monotonic() + _END_SECONDS
         while True:
             with engine.lock:

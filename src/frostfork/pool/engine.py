@@ -14,6 +14,7 @@ import logging
 import os
 import select
 import threading
+import weakref
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
+        _engines.add(self)
         self.lock = threading.Lock()
         self.dispatcher = Dispatcher()
         self.timers = Timers()
@@ -52,6 +54,8 @@ class Engine:
         self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.collector_ident: int | None = None
+        self.forked = False  # this is a copy in a fork of the owner
+        self.sweep = False  # workers may be idle without being known to be
         self.closing = False  # takes no more
         self.broken: PoolBroken | None = None
         self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
@@ -68,13 +72,16 @@ class Engine:
     # --- the owner's threads
 
     def submit(self, future: TaskFuture) -> None:
-        with self.lock:
-            if self.broken is not None:
-                raise PoolBroken(str(self.broken))
-            if self.closing:
-                raise RuntimeError(_CLOSED)
-            self.submitted += 1
-            self.dispatcher.submit(future)
+        try:
+            with self.lock:
+                if self.closing:
+                    raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
+                self.submitted += 1
+                self.dispatcher.submit(future)
+        except KeyboardInterrupt:
+            self.sweep = True  # a worker may have been taken from the idle ones, and given nothing
+            self.ring()
+            raise
         if future._hard_timeout is not None:
             self.timers.add(future._hard_timeout, self.check_time, future)
             self.ring()
@@ -91,13 +98,15 @@ class Engine:
 
     def check_waiter(self) -> None:
         """Whether this thread may wait for a task: the ones that would bring the result may not."""
-        if threading.get_ident() == self.collector_ident and self.collector_ident is not None:
+        if self.forked:
+            self.check_owner()
+        if threading.get_ident() == self.collector_ident:
             raise RuntimeError(
                 "a callback of a future cannot wait for another future of its pool: it would wait for itself"
             )
 
     def check_owner(self) -> None:
-        if os.getpid() != self.owner:
+        if self.forked or os.getpid() != self.owner:
             raise FrostforkError(
                 f"this pool belongs to process {self.owner}, and this is a fork of it, process {os.getpid()}: "
                 "make a pool of its own here"
@@ -191,8 +200,8 @@ class Engine:
 
     def settled(self, link: Link, done: int, micros: int, more: int = 0) -> None:
         """A worker has ended tasks, and has room for others. done: of those, how many have their results."""
-        link.line.dirty = False
         with self.lock:
+            link.line.dirty = False
             self.done += done
             if done + more:
                 link.took(micros / (done + more))
@@ -217,7 +226,8 @@ class Engine:
             if taken is not None:
                 self.settled(link, *taken)
         except BaseException:
-            self.ring()  # the collector sees to what is left
+            self.sweep = True  # the collector sees to what is left
+            self.ring()
             raise
 
     def resolve(
@@ -323,3 +333,18 @@ class Engine:
         for future in left:
             if future._state == PENDING:
                 self.fail(future, PoolBroken(str(error)))
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _leave_to_the_owner() -> None:
+    """In a fork of the owner: its workers must see their sockets closed when the owner is gone."""
+    for engine in list(_engines):
+        engine.forked = True
+        for link in list(engine.dispatcher.links):
+            with contextlib.suppress(OSError):
+                link.socket.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_owner)

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import math
 import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -225,7 +225,7 @@ class ForkPool(_Tasks):
         self._crew.begin()
         self._finalize = weakref.finalize(self, _let_end, self._engine, self._crew)
         self._finalize.atexit = False
-        _pools.add(self)
+        _crews.add(self._crew)
 
     def with_options(
         self, *, timeout: float | None = None, hard_timeout: float | None = None, retries: int | None = None
@@ -290,7 +290,7 @@ class ForkPool(_Tasks):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; end the workers when what was submitted is done. With wait, return after that."""
         engine = self._engine
-        if os.getpid() != engine.owner:
+        if engine.forked:
             return
         with engine.lock:
             engine.closing = True
@@ -318,14 +318,22 @@ def _nothing() -> None:
 
 def _let_end(engine: Engine, crew: Crew) -> None:
     """The pool is garbage: its tasks are still done, and then its workers end."""
-    engine.closing = True
-    crew.wake()
+    if not engine.forked:
+        engine.closing = True
+        crew.wake()
 
 
-_pools: weakref.WeakSet[ForkPool] = weakref.WeakSet()
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
 
-@atexit.register
 def _end_all() -> None:
-    for pool in list(_pools):
-        pool.shutdown()
+    """The interpreter ends: what was submitted is still done, as concurrent.futures has it."""
+    for crew in list(_crews):
+        if not crew.engine.forked:
+            crew.engine.closing = True
+            crew.wake()
+            crew.join()
+
+
+# As concurrent.futures does it: atexit comes later, after zygotes have been closed.
+threading._register_atexit(_end_all)  # type: ignore[attr-defined]

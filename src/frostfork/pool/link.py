@@ -46,6 +46,7 @@ class Link:
         self.ready = False
         self.retiring: str | None = None  # why it is to go
         self.ended = False  # told to end
+        self.watched = False  # it will be killed if it does not
         self.dead = False
         self.killed: str | None = None  # why, if the pool did it
         self.timed_out: TaskFuture | None = None  # for which it was killed
