@@ -16,7 +16,7 @@ from frostfork.pool import frames
 from frostfork.pool.alarm import Alarm
 from frostfork.pool.meter import Meter
 from frostfork.pool.outcome import encode_error
-from frostfork.pool.payload import Payload, decode, encode, frame
+from frostfork.pool.payload import Payload, decode, encode, frame, plain
 from frostfork.recycle import Limits
 
 _MICROS = 2**32 - 1
@@ -51,6 +51,7 @@ class Worker:
         self._channel = channel
         self._board = board
         self._slot = slot
+        self._pid = os.getpid()
         self._limits = limits
         self._born = time.monotonic()
         self._tasks = 0
@@ -128,9 +129,13 @@ class Worker:
                 self._in_task = False
             data, flags, mem = frame(out)
         except BaseException as error:
+            self._in_task = False  # an interrupt may have come in the middle of the line above that says so
             answer = frames.ERROR
-            data, flags, mem = frame(encode_error(error))
+            data, flags, mem = self._told(error)
             del error
+        if os.getpid() != self._pid:
+            os.write(2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n")
+            os._exit(1)
         del value, out
         took = self._board.end(self._slot)
         try:
@@ -143,6 +148,14 @@ class Worker:
         if why is not None and not self._retiring:
             self._retiring = True
             self._channel.send(frames.RETIRE, 0, why.encode())
+
+    def _told(self, error: BaseException) -> tuple[bytes, int, int]:
+        """The frame of an error: as text alone where this process lacks memory, descriptors or room for a file."""
+        try:
+            return frame(encode_error(error))
+        except BaseException as second:
+            said = f"{type(error).__module__}.{type(error).__qualname__} (lost for {type(second).__name__})"
+            return plain(("", said, b"")), 0, -1
 
 
 Target = Callable[..., object]
