@@ -117,3 +117,21 @@ def make(kind: type) -> object:
 
 def ignore(value: object) -> str:
     return type(value).__name__
+
+
+def handled_timeout(seconds: float) -> str:
+    try:
+        time.sleep(seconds)
+    except TimeoutError:
+        return "in time"
+    return "done"
+
+
+def deaf(seconds: float) -> None:
+    """Does not obey its soft timeout."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(seconds)
+        except TimeoutError:
+            pass

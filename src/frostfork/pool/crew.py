@@ -51,6 +51,7 @@ class Crew:
         max_unavailable: int,
         ready_timeout: float,
         heartbeat: float,
+        baseline: bool,
         hooks: Hooks,
     ) -> None:
         self.engine = engine
@@ -62,6 +63,7 @@ class Crew:
         self._refork_after = refork_after
         self._max_unavailable = max_unavailable
         self._ready_timeout = ready_timeout
+        self._baseline = baseline
         self._hooks = hooks
         self._heart = Heart(engine, heartbeat)
         self._random = random.Random()
@@ -195,7 +197,7 @@ class Crew:
         limits = self._recycle.limits(self._random)
         slot = self._slots[-1]
         self._board.reset(slot)
-        hello = plain((self._board_slots, slot, name, limits, self._start))
+        hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
         link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
         link.max_age = limits.age
         self._slots.pop()
@@ -224,13 +226,15 @@ class Crew:
         except FrostforkError as error:
             log.warning("pool %s keeps its generation: %s", self._name, error)
             return
+        self.generation = generation
         with engine.lock:
             self._old = [link for link in engine.dispatcher.links if link.generation < generation]
 
     def _retire_old(self) -> None:
         engine = self.engine
         with engine.lock:
-            self._old = [link for link in self._old if not link.dead and link.retiring is None]
+            old = [link for link in self._old if not link.dead and link.retiring is None]
+            self._old = sorted(old, key=lambda link: len(link.inflight))  # who is idle goes first
             if not self._old:
                 return
             there = sum(link.ready and link.retiring is None for link in engine.dispatcher.links)

@@ -157,6 +157,7 @@ class ForkPool(_Tasks):
     refork_after: after so many tasks the zygote is replaced, and all workers by children of the new one, of which at
     most max_unavailable are missing at a time. ready_timeout: seconds for a worker to get ready.
     heartbeat: seconds between two looks at whether workers answer; one that does not is killed at the next.
+    baseline: workers note their shared pages at birth (10 ns a page), so that stats() has their unshared ones.
     zygote: one to use, which stays open; else the pool has its own, with `template` and `start` as in Zygote.
     Hooks: before_fork(name), worker_ready(pid, name) and worker_exit(pid, name, code) run in this process, after_fork()
     in each worker as the first thing.
@@ -176,6 +177,7 @@ class ForkPool(_Tasks):
         max_unavailable: int = 1,
         ready_timeout: float = 60.0,
         heartbeat: float = 30.0,
+        baseline: bool = False,
         zygote: Zygote | None = None,
         template: Template | None = None,
         start: str = "auto",
@@ -220,6 +222,7 @@ class ForkPool(_Tasks):
             max_unavailable=max_unavailable,
             ready_timeout=ready_timeout,
             heartbeat=heartbeat,
+            baseline=baseline,
             hooks=Hooks(hooks, zygote.close if own else _nothing),
         )
         self._crew.begin()

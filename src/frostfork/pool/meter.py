@@ -8,10 +8,13 @@ repeated before a hundred times its own duration has passed.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import resource
 import time
 
 from frostfork._core import Board
+from frostfork.pages import Baseline
 
 _FAULTS = 64
 _REST = 100
@@ -30,42 +33,47 @@ def private_bytes() -> int:
 
 
 class Meter:
-    """Measures into the board. `limited`: the policy has a limit on private bytes, so each task is followed by a look
-    at whether to measure; else only an idle worker measures, for statistics."""
+    """Measures into the board: after a task, if there is a limit on private bytes; else only when idle, for statistics."""
 
     def __init__(self, board: Board, slot: int, limit: int | None) -> None:
         self._board = board
         self._slot = slot
         self._limited = limit is not None
         self._fewest = 1 if self._limited else _FAULTS  # one fault may bring a huge page
-        self._bytes: int | None = None
+        self.bytes: int | None = None  # as far as they are known
+        self._baseline: Baseline | None = None
         self._faults = 0
         self._next = 0.0
 
-    def begin(self) -> None:
-        self._faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - _FAULTS
+    def begin(self, baseline: bool) -> None:
+        """The worker is ready. baseline: count from here what it un-shares."""
+        if baseline:
+            with contextlib.suppress(OSError):
+                self._baseline = Baseline.take()
+        self._faults = -_FAULTS
+        self.look()
 
-    def grown(self) -> int | None:
-        """After a task: the private bytes, as far as they are known."""
+    def look_if_limited(self) -> None:
+        """After a task: only if there is a limit that is to be kept."""
         if self._limited:
-            self.idle()
-        return self._bytes
+            self.look()
 
-    def idle(self) -> None:
-        """Measure, if that is due."""
-        start = time.monotonic()
-        if start < self._next:
-            return
+    def look(self) -> float | None:
+        """Measure, if memory may have grown and it is not too soon. Then None, else in how many seconds to come back."""
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         if faults - self._faults < self._fewest:
-            if not self._limited:
-                self._next = start + _REST_SECONDS
-            return
+            return None
+        start = time.monotonic()
+        if start < self._next:
+            return self._next - start
         self._faults = faults
         try:
-            self._bytes = private_bytes()
+            self.bytes = private_bytes()
+            unshared = -1 if self._baseline is None else self._baseline.compare().unshared
         except OSError:
-            self._next = float("inf")
-            return
-        self._board.measured(self._slot, self._bytes, -1)
-        self._next = start + _REST * (time.monotonic() - start)
+            self._next = math.inf
+            self._faults = 1 << 62
+            return None
+        self._board.measured(self._slot, self.bytes, unshared)
+        self._next = start + max(_REST_SECONDS, _REST * (time.monotonic() - start))
+        return None

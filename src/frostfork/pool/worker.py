@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
+import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -20,6 +22,7 @@ from frostfork.pool.payload import Payload, decode, encode, frame, plain
 from frostfork.recycle import Limits
 
 _MICROS = 2**32 - 1
+_LOOK_SECONDS = 0.02  # an idle worker measures its memory when nothing has come for so long
 
 
 def main(fds: Sequence[int]) -> None:
@@ -31,10 +34,10 @@ def main(fds: Sequence[int]) -> None:
     hello = _first(channel)
     if hello is None:
         return
-    slots, slot, _name, limits, start = pickle.loads(hello)
+    slots, slot, limits, baseline, start = pickle.loads(hello)
     mapped = Board(slots, board)
     os.close(board)
-    Worker(channel, mapped, slot, limits).run(start)
+    Worker(channel, mapped, slot, limits).run(start, baseline)
 
 
 def _first(channel: Channel) -> bytes | None:
@@ -53,18 +56,21 @@ class Worker:
         self._slot = slot
         self._pid = os.getpid()
         self._limits = limits
+        self._limited = limits != Limits()
         self._born = time.monotonic()
         self._tasks = 0
+        self._socket = socket.socket(fileno=channel.fd)
+        self._patience: float | None = None
         self._in_task = False
         self._retiring = False
         self._alarm = Alarm()
         self._meter = Meter(board, slot, limits.private_bytes)
 
-    def run(self, start: bytes) -> None:
+    def run(self, start: bytes, baseline: bool) -> None:
         signal.signal(signal.SIGINT, self._interrupted)
         try:
             self._prepare(start)
-            self._meter.begin()
+            self._meter.begin(baseline)
             self._channel.send(frames.READY, 0, b"")
             self._serve()
         except (BrokenPipeError, ConnectionResetError):
@@ -94,12 +100,12 @@ class Worker:
             self._in_task = False
 
     def _serve(self) -> None:
-        channel, board, slot, meter = self._channel, self._board, self._slot, self._meter
-        while True:
-            meter.idle()
-            came = channel.receive(wait=True)
-            if came is None:
-                return
+        channel, board, slot = self._channel, self._board, self._slot
+        while (came := channel.receive(wait=True)) is not None:
+            if not came:  # nothing has come for a while
+                self._be_patient(self._meter.look())
+                self._check_limits()
+                continue
             for kind, number, extra, flags, body, fd in came:
                 if kind == frames.PING:
                     channel.send(frames.PONG, 0, b"")
@@ -109,6 +115,16 @@ class Worker:
                     channel.send(frames.SKIPPED, number, b"")
                 else:
                     self._do(kind, number, extra, flags, body, fd)
+                    if self._patience is None:
+                        self._be_patient(_LOOK_SECONDS)
+
+    def _be_patient(self, seconds: float | None) -> None:
+        """How long to wait for a frame before looking at the memory; None: for ever, there is nothing to look at."""
+        if seconds != self._patience:
+            self._patience = seconds
+            micros = 0 if seconds is None else max(1, int(seconds * 1e6))
+            value = struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
 
     def _do(self, kind: int, number: int, extra: int, flags: int, body: bytes, fd: int) -> None:
         value: Any = None
@@ -144,7 +160,12 @@ class Worker:
             if mem >= 0:
                 os.close(mem)
         self._tasks += 1
-        why = self._limits.exceeded(self._tasks, self._meter.grown(), time.monotonic() - self._born)
+        if self._limited:
+            self._meter.look_if_limited()
+            self._check_limits()
+
+    def _check_limits(self) -> None:
+        why = self._limits.exceeded(self._tasks, self._meter.bytes, time.monotonic() - self._born)
         if why is not None and not self._retiring:
             self._retiring = True
             self._channel.send(frames.RETIRE, 0, why.encode())
@@ -156,6 +177,3 @@ class Worker:
         except BaseException as second:
             said = f"{type(error).__module__}.{type(error).__qualname__} (lost for {type(second).__name__})"
             return plain(("", said, b"")), 0, -1
-
-
-Target = Callable[..., object]
