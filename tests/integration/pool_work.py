@@ -56,6 +56,10 @@ def raise_it(error: BaseException) -> None:
     raise error
 
 
+def fail(*_: object) -> None:
+    raise ValueError("it fails")
+
+
 def die(number: int, said: str = "") -> None:
     if said:
         print(said, file=sys.stderr, flush=True)

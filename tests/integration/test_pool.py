@@ -11,7 +11,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,7 +98,7 @@ def test_what_cannot_be_pickled_fails_its_own_task(pool: ForkPool) -> None:
 def test_lambdas_go_by_cloudpickle(pool: ForkPool) -> None:
     pytest.importorskip("cloudpickle")
     assert pool.submit(lambda: 5).result(WAIT) == 5
-    inner = pool.submit(lambda: (lambda x: x + 1)).result(WAIT)
+    inner = pool.submit(lambda: lambda x: x + 1).result(WAIT)
     assert inner(1) == 2
 
 

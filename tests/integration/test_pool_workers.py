@@ -103,7 +103,9 @@ def test_a_new_generation_takes_over_one_by_one(tmp_path: Path) -> None:
         pool.refork()
         until(lambda: pool.stats().generation == 2)
         # One may be missing: the idle one is replaced, one busy one takes no more, the other goes on as it was.
-        until(lambda: sum(each.generation == 2 and each.state == "idle" for each in pool.stats().workers) == 1)
+        until(
+            lambda: sum(each.generation == 2 and each.state == "idle" for each in pool.stats().workers) == 1
+        )
         assert pool.submit(work.double, 1).result(WAIT) == 2
         until(lambda: any(each.state == "retiring" for each in pool.stats().workers))
         old = [each for each in pool.stats().workers if each.generation == 1]
@@ -173,7 +175,9 @@ def test_idle_workers_and_the_zygote_may_be_killed() -> None:
         for _ in range(3):
             for each in until(lambda: all_idle(pool)):
                 os.kill(each, signal.SIGKILL)
-            assert [pool.submit(work.double, each).result(WAIT) for each in range(10)] == list(range(0, 20, 2))
+            assert [pool.submit(work.double, each).result(WAIT) for each in range(10)] == list(
+                range(0, 20, 2)
+            )
         os.kill(pool._zygote.pid, signal.SIGKILL)
         os.kill(next(iter(until(lambda: all_idle(pool)))), signal.SIGKILL)
         futures = [pool.submit(work.pid) for _ in range(100)]
@@ -205,7 +209,7 @@ def _after_fork() -> None:
 
 
 def test_a_hook_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with ForkPool(1, worker_ready=work.raise_it) as pool:
+    with ForkPool(1, worker_ready=work.fail) as pool:
         assert pool.submit(work.double, 1).result(WAIT) == 2
     assert "worker_ready" in caplog.text
 

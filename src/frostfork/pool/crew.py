@@ -28,8 +28,8 @@ from frostfork.pool.payload import plain
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
-    from frostfork.zygote import Worker, Zygote
     from frostfork.recycle import RecyclePolicy
+    from frostfork.zygote import Worker, Zygote
 
 _END_SECONDS = 10.0  # for a worker that was told to end
 _LONG_LIFE_SECONDS = 10.0  # whoever dies idle after this is no sign of a loop
@@ -88,14 +88,23 @@ class Crew:
         self.thread = threading.Thread(target=self._run, name=f"{name}-crew", daemon=True)
 
     def begin(self) -> None:
-        self.collector.thread.start()
-        self.thread.start()
+        try:
+            self.collector.thread.start()
+            self.thread.start()
+        except RuntimeError:  # no thread can be had
+            self.engine.closing = True
+            self.collector.stopping = True
+            self.engine.ring()
+            self._hooks.close()
+            raise
         self._heart.begin()
 
     def join(self) -> None:
         """Until the pool has ended."""
         if threading.current_thread() in (self.thread, self.collector.thread):
-            raise RuntimeError("a pool cannot wait for its end in one of its own threads: use shutdown(wait=False)")
+            raise RuntimeError(
+                "a pool cannot wait for its end in one of its own threads: use shutdown(wait=False)"
+            )
         self.thread.join()
 
     def wake(self) -> None:
@@ -245,8 +254,8 @@ class Crew:
     # --- what the collector tells
 
     def _worked(self) -> None:
-        self._breaker.worked()
         engine = self.engine
+        self._breaker.failures = 0
         if self._refork_after is not None:
             ended = engine.done + engine.failed
             if ended - self._reforked_at >= self._refork_after and not self._old:

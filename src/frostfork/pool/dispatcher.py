@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from concurrent.futures._base import PENDING
 from typing import TYPE_CHECKING
 
+from frostfork.pool.frames import TASK
+
 if TYPE_CHECKING:
     from frostfork.pool.future import TaskFuture
     from frostfork.pool.link import Link
@@ -27,20 +29,31 @@ class Dispatcher:
         self.pending: deque[TaskFuture] = deque()
         self.links: set[Link] = set()
         self.large: list[tuple[Link, TaskFuture]] = []
-        self._idle: dict[Link, None] = {}  # the last is asked first: its caches are warm
-        self._ahead: set[Link] = set()  # that have tasks beyond the first
+        self.idle: dict[Link, None] = {}  # the last is asked first: its caches are warm
+        self.ahead: set[Link] = set()  # that have tasks beyond the first
 
     def submit(self, future: TaskFuture) -> None:
-        if self._idle and not self.pending:
-            link = self._idle.popitem()[0]
-            self._send(link, future)
+        if self.idle and not self.pending:
+            link = self.idle.popitem()[0]
+            payload = future._payload
+            if future._timeout is None and isinstance(payload, bytes):
+                if not link.line.assign(future, TASK, 0, payload, future._flags):
+                    link.flush()
+            else:
+                self._send(link, future)
         else:
             self.pending.append(future)
 
     def refill(self, link: Link) -> None:
         """Give a worker that has room what is queued."""
         pending = self.pending
-        if pending and link.accepts:
+        accepts = link.accepts
+        if not pending and accepts and not link.inflight:  # as in a round trip
+            self.idle[link] = None
+            if self.ahead:
+                self.ahead.discard(link)
+            return
+        if pending and accepts:
             while pending and link.accepts_more():
                 future = pending.popleft()
                 if future._state == PENDING:
@@ -48,19 +61,19 @@ class Dispatcher:
             if link.line.unsent:
                 link.flush()
         if len(link.inflight) > 1:
-            self._ahead.add(link)
+            self.ahead.add(link)
         else:
-            self._ahead.discard(link)
+            self.ahead.discard(link)
         if link.idle and link.accepts:
-            self._idle[link] = None
+            self.idle[link] = None
         else:
-            self._idle.pop(link, None)
+            self.idle.pop(link, None)
             if link.retiring is not None and link.idle and not link.skips:
                 link.end()
 
     def refill_all(self) -> None:
-        while self.pending and self._idle:
-            self.refill(self._idle.popitem()[0])
+        while self.pending and self.idle:
+            self.refill(self.idle.popitem()[0])
 
     def requeue(self, futures: Iterable[TaskFuture]) -> None:
         """Put what was taken back before everything else."""
@@ -70,8 +83,8 @@ class Dispatcher:
 
     def remove(self, link: Link) -> None:
         self.links.discard(link)
-        self._idle.pop(link, None)
-        self._ahead.discard(link)
+        self.idle.pop(link, None)
+        self.ahead.discard(link)
 
     def retire(self, link: Link, why: str) -> None:
         """Send it no more, take back what it has not begun; it ends when it has done the rest."""
@@ -83,10 +96,10 @@ class Dispatcher:
 
     def steal(self) -> bool:
         """Give idle workers what waits behind long tasks. Whether there is something to look at again soon."""
-        if not self._ahead or not self._idle or self.pending:
+        if not self.ahead or not self.idle or self.pending:
             return False
         now = time.monotonic_ns()
-        for link in sorted(self._ahead, key=lambda each: -len(each.inflight)):
+        for link in sorted(self.ahead, key=lambda each: -len(each.inflight)):
             since = link.board.look(link.slot)[3]
             if since and now - since > _STEAL_NANOS:
                 back = link.withdraw()
@@ -96,7 +109,7 @@ class Dispatcher:
                     self.requeue(back)
                     self.refill_all()
                     break
-        return bool(self._ahead and self._idle)
+        return bool(self.ahead and self.idle)
 
     def _send(self, link: Link, future: TaskFuture, more: bool = False) -> None:
         payload = future._payload

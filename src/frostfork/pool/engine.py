@@ -108,7 +108,7 @@ class Engine:
             )
 
     def check_owner(self) -> None:
-        if self.forked or os.getpid() != self.owner:
+        if self.forked:
             raise FrostforkError(
                 f"this pool belongs to process {self.owner}, and this is a fork of it, process {os.getpid()}: "
                 "make a pool of its own here"
@@ -211,20 +211,24 @@ class Engine:
 
     def settled(self, link: Link, done: int, micros: int, more: int = 0) -> None:
         """A worker has ended tasks, and has room for others. done: of those, how many have their results."""
+        dispatcher = self.dispatcher
+        again = False
+        ended = done + more
         with self.lock:
             link.line.dirty = False
             self.done += done
-            if done + more:
-                link.took(micros / (done + more))
+            if ended:
+                link.took(micros / ended)
             if not link.dead:
-                self.dispatcher.refill(link)
-            again = self.dispatcher.steal()
+                dispatcher.refill(link)
+            if dispatcher.ahead:
+                again = dispatcher.steal()
         if again:
             self.timers.add(0.001, self.steal)
             self.ring()
-        if self.dispatcher.large:
+        if dispatcher.large:
             self.write_large()
-        if done + more:
+        if ended or self.closing:
             self.on_work()
         if link.retiring is not None:
             self.on_retiring(link)
@@ -235,7 +239,7 @@ class Engine:
         try:
             taken = link.line.lead(future, self.epoll, wait, self.bell)
             if taken is not None:
-                self.settled(link, *taken)
+                self.settled(link, taken[0], taken[1])
         except BaseException:
             self.sweep = True  # the collector sees to what is left
             self.ring()

@@ -13,20 +13,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures._base import PENDING
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from frostfork import _core
 from frostfork.errors import ConfigurationError, FrostforkError
-from frostfork.pool.broken import PoolBroken
 from frostfork.pool.crew import Crew, Hooks
 from frostfork.pool.engine import Engine
 from frostfork.pool.future import TaskFuture
-from frostfork.zygote import Template, Zygote
 from frostfork.pool.main_names import MainNames
-from frostfork.pool.payload import encode, plain
+from frostfork.pool.payload import Calls, plain
 from frostfork.pool.pool_template import PoolTemplate
 from frostfork.pool.records import PoolStats, WorkerStats
 from frostfork.recycle import RecyclePolicy
+from frostfork.zygote import Template, Zygote
 
 T = TypeVar("T")
 
@@ -36,7 +35,8 @@ _KILL_AFTER = 5.0  # seconds that a task has to obey its soft timeout
 class Options(NamedTuple):
     """How tasks are run. timeout: seconds after which TaskTimeout is raised in the task. hard_timeout: seconds after
     which its worker is killed; 5 more than timeout unless given, math.inf for never. retries: how often the task may
-    be run again elsewhere when its worker dies."""
+    be run again elsewhere when its worker dies.
+    """
 
     timeout: float | None = None
     hard_timeout: float | None = None
@@ -60,7 +60,7 @@ class _Tasks(Executor):
 
     _engine: Engine
     _options: Options
-    _names: MainNames
+    _calls: Calls
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run fn(*args, **kwargs) in a worker. What cannot be pickled is the future's exception, as elsewhere.
@@ -71,12 +71,12 @@ class _Tasks(Executor):
         engine = self._engine
         engine.check_owner()
         try:
-            payload = encode((fn, args, kwargs), self._names.are_strange(fn))
+            payload, flags = self._calls.encode(fn, args, kwargs)
         except Exception as error:
             future = TaskFuture(engine, b"")
             engine.refuse(future, error)
             return future
-        future = TaskFuture(engine, payload)
+        future = TaskFuture(engine, payload, flags)
         timeout, hard, retries = self._options
         if timeout is not None:
             future._timeout = timeout
@@ -142,7 +142,7 @@ class View(_Tasks):
     def __init__(self, pool: ForkPool, options: Options) -> None:
         self._pool = pool
         self._engine = pool._engine
-        self._names = pool._names
+        self._calls = pool._calls
         self._options = options
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -205,9 +205,10 @@ class ForkPool(_Tasks):
                 start = "fork" if _core.threads() == 1 else "exec"
             names = MainNames.here()
             zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
-            self._names = names if start == "fork" else names.known_to(zygote)
+            names = names if start == "fork" else names.known_to(zygote)
         else:
-            self._names = MainNames({})
+            names = MainNames({})
+        self._calls = Calls(names.are_strange)
         self._zygote = zygote
         self._engine = engine = Engine()
         hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}

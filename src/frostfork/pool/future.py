@@ -69,7 +69,7 @@ class TaskFuture(Future[Any]):
             for waiter in self._waiters:
                 waiter.add_result(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def result(self, timeout: float | None = None) -> Any:
         if self._state == PENDING:
@@ -113,5 +113,5 @@ class TaskFuture(Future[Any]):
             return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
         # Whoever waits for several futures need not wait until the queue comes to this one.
         self.set_running_or_notify_cancel()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
         return True

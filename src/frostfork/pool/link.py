@@ -65,11 +65,7 @@ class Link:
         return (
             self.ready
             and len(self.inflight) < self.depth
-            and not self.skips
-            and not self.reserved
-            and self.retiring is None
-            and not self.dead
-            and not self.line.unsent
+            and not (self.skips or self.reserved or self.dead or self.retiring or self.line.unsent)
         )
 
     def accepts_more(self) -> bool:
@@ -80,9 +76,7 @@ class Link:
     def idle(self) -> bool:
         return not self.inflight and not self.reserved
 
-    def assign(
-        self, future: TaskFuture, body: bytes, flags: int, fd: int = -1, more: bool = False
-    ) -> None:
+    def assign(self, future: TaskFuture, body: bytes, flags: int, fd: int = -1, more: bool = False) -> None:
         """Send the task, for good: from here on the board says who has it. more: others follow before flush()."""
         timeout = future._timeout
         if timeout is None:

@@ -12,8 +12,8 @@ import contextlib
 import importlib
 import os
 import pickle
-from collections.abc import Iterator, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType, ModuleType
 from typing import Any
 
 from frostfork._core import Mapping
@@ -24,6 +24,10 @@ TABLE = 2  # in a frame's flags: sizes of parts come first
 _ALIGN = 64
 _MOST_PIECES = 512  # in one writev; the kernel's limit is 1024
 _SIZE = 8
+_MOST_FUNCTIONS = 256
+
+
+CALL = 4  # in a frame's flags: the length of the function's pickle, that, and the pickle of its arguments
 
 
 class Payload:
@@ -75,6 +79,64 @@ def encode(value: object, by_value: bool = False) -> bytes | Payload:
     if not buffers and len(data) < LARGE_BYTES:
         return data
     return Payload([data, *(buffer.raw() for buffer in buffers)])
+
+
+class Calls:
+    """Pickles calls. A function that goes by its name is pickled once, and workers look it up by that pickle."""
+
+    def __init__(self, is_strange: Callable[[Callable[..., Any]], bool]) -> None:
+        self._is_strange = is_strange
+        self._known: dict[FunctionType, bytes] = {}
+
+    def encode(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes | Payload, int]:
+        """What is to be sent, and the frame's flags. Raises what pickle raises."""
+        if type(function) is FunctionType and not kwargs:
+            head = self._known.get(function) or self._add(function)
+            if head:
+                buffers: list[pickle.PickleBuffer] = []
+                try:
+                    data = pickle.dumps(args, 5, buffer_callback=buffers.append)
+                except (pickle.PicklingError, AttributeError, TypeError):
+                    pass
+                else:
+                    if not buffers and len(data) < LARGE_BYTES:
+                        return head + data, CALL
+        return encode((function, args, kwargs), self._is_strange(function)), 0
+
+    def _add(self, function: FunctionType) -> bytes:
+        """b"" for one that goes by value, or whose arguments may."""
+        head = b""
+        if not self._is_strange(function):
+            try:
+                name = pickle.dumps(function, 5)
+            except Exception:
+                name = b""  # the whole call may be tried with cloudpickle
+            if name and len(name) < 1 << 16:
+                head = len(name).to_bytes(2, "little") + name
+        if len(self._known) >= _MOST_FUNCTIONS:
+            self._known.clear()
+        self._known[function] = head
+        return head
+
+
+class Functions:
+    """The other side: what Calls named, by its pickle."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Callable[..., Any]] = {}
+
+    def decode(self, body: bytes) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        end = 2 + int.from_bytes(body[:2], "little")
+        name = body[2:end]
+        function = self._known.get(name)
+        if function is None:
+            function = pickle.loads(name)
+            if len(self._known) >= _MOST_FUNCTIONS:
+                self._known.clear()
+            self._known[name] = function
+        return function, pickle.loads(body[end:])
 
 
 def frame(payload: bytes | Payload) -> tuple[bytes, int, int]:

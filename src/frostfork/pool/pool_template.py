@@ -23,7 +23,11 @@ class PoolTemplate(Template):
     def main_names(self) -> frozenset[str]:
         """What __main__ has here."""
         main = sys.modules.get("__main__")
-        return frozenset() if main is None else frozenset(name for name in vars(main) if callable(getattr(main, name, None)))
+        return (
+            frozenset()
+            if main is None
+            else frozenset(name for name in vars(main) if callable(getattr(main, name, None)))
+        )
 
     def before_fork(self, name: str) -> None:
         self._template.before_fork(name)

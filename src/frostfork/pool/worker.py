@@ -18,10 +18,11 @@ from frostfork.pool import frames
 from frostfork.pool.alarm import Alarm
 from frostfork.pool.meter import Meter
 from frostfork.pool.outcome import encode_error
-from frostfork.pool.payload import Payload, decode, encode, frame, plain
+from frostfork.pool.payload import CALL, Functions, Payload, decode, encode, frame, plain
 from frostfork.recycle import Limits
 
 _MICROS = 2**32 - 1
+_MOST_NANOS = _MICROS * 1000
 _LOOK_SECONDS = 0.02  # an idle worker measures its memory when nothing has come for so long
 
 
@@ -64,6 +65,7 @@ class Worker:
         self._in_task = False
         self._retiring = False
         self._alarm = Alarm()
+        self._functions = Functions()
         self._meter = Meter(board, slot, limits.private_bytes)
 
     def run(self, start: bytes, baseline: bool) -> None:
@@ -128,22 +130,31 @@ class Worker:
 
     def _do(self, kind: int, number: int, extra: int, flags: int, body: bytes, fd: int) -> None:
         value: Any = None
+        kwargs: dict[str, Any] = {}
         out: bytes | Payload = b""
         answer = frames.RESULT
         mem = -1
         try:
             self._in_task = True
             try:
-                function, args, kwargs = decode(body, flags, fd)
+                if flags == CALL:
+                    function, args = self._functions.decode(body)
+                else:
+                    function, args, kwargs = decode(body, flags, fd)
                 if kind == frames.TIMED_TASK:
                     with self._alarm.set(extra / 1000):
                         value = function(*args, **kwargs)
-                else:
+                elif kwargs:
                     value = function(*args, **kwargs)
+                else:
+                    value = function(*args)
                 out = encode(value)
             finally:
                 self._in_task = False
-            data, flags, mem = frame(out)
+            if type(out) is bytes:
+                data, flags = out, 0
+            else:
+                data, flags, mem = frame(out)
         except BaseException as error:
             self._in_task = False  # an interrupt may have come in the middle of the line above that says so
             answer = frames.ERROR
@@ -155,7 +166,7 @@ class Worker:
         del value, out
         took = self._board.end(self._slot)
         try:
-            self._channel.send(answer, number, data, min(took // 1000, _MICROS), flags, mem)
+            self._channel.send(answer, number, data, took // 1000 if took < _MOST_NANOS else _MICROS, flags, mem)
         finally:
             if mem >= 0:
                 os.close(mem)
