@@ -466,22 +466,11 @@ def run(args: argparse.Namespace, directory: str) -> int:
     wrong, counts, numbers = storm.wrong, storm.counts, storm.next_number
     del storm
     said = silence.end()
-    gc.collect()
+    for _ in range(3):  # what finalizers let go goes at the next
+        gc.collect()
     with contextlib.suppress(ChildProcessError):  # orphans of workers that had forked
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    if "DBG" in os.environ:
-        gc.collect()
-        objs=[o for o in gc.get_objects() if type(o).__name__ in ("Crew",)]
-        seen={id(objs)}; level=objs; import types
-        for depth in range(9):
-            nxt=[]
-            for o in level:
-                for ref in gc.get_referrers(o):
-                    if id(ref) in seen or isinstance(ref, types.FrameType) or ref is level or ref is nxt or ref is objs: continue
-                    seen.add(id(ref)); nxt.append(ref)
-                    print(depth, type(o).__name__, "<-", type(ref), str(ref)[:150])
-            level=nxt[:60]
     wrong += [f"left behind: {each}" for each in left_over(before, shared, directory)]
     for name, count in sorted(counts.items()):
         print(f"{count:8}  {name}")

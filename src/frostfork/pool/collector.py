@@ -105,7 +105,7 @@ class Collector:
         if ended is None and left > 0:
             self._engine.timers.add(0.002, self._bury, link, left - 0.002)
             return
-        if link.line.is_led:
+        if not link.line.seize():
             # Somebody waits in it for a result, perhaps for ever, if what the worker forked has the other end. What was
             # sent before can be read all the same.
             with contextlib.suppress(OSError):
