@@ -204,12 +204,15 @@ class Crew:
 
     def _add(self, forked: Worker, name: str, ends: _Ends) -> None:
         limits = self._recycle.limits(self._random)
-        slot = self._slots[-1]
-        self._board.reset(slot)
-        hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
-        link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
+        slot = self._slots.pop()  # at once: the collector puts slots back meanwhile, and one that two have is chaos
+        try:
+            self._board.reset(slot)
+            hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
+            link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
+        except BaseException:
+            self._slots.append(slot)
+            raise
         link.max_age = limits.age
-        self._slots.pop()
         self.started += 1
         self.generation = max(self.generation, link.generation)
         with self.engine.lock:
