@@ -13,8 +13,8 @@ int ff_process_die_with_parent(int signal);
 // Orphaned descendants become children of this process instead of init's. Returns 0 or a negative errno.
 int ff_process_adopt_orphans(void);
 
-// The wait status of the process behind a pidfd, for one that is nobody's child here. Returns 1 when it is known; 0 while
-// the process runs or has not been waited for; or a negative errno: -ENOTTY, -EINVAL or -ESRCH before Linux 6.15.
+// The wait status of the process behind a pidfd, for one that is nobody's child here. Returns 1 when it is known; 0
+// while the process runs or has not been waited for; a negative errno, before Linux 6.15 -ENOTTY, -EINVAL or -ESRCH.
 int ff_process_exit_status(int pidfd, int *status);
 
 // What ps, top and /proc call this process: the first 15 bytes of `name`. The arguments that `ps -f` shows stay.

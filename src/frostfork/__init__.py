@@ -26,6 +26,7 @@ from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
+    from frostfork.learning_template import Learned, LearningTemplate
     from frostfork.ledger_file import LedgerFile
     from frostfork.pool.broken import PoolBroken
     from frostfork.pool.executor import ForkPool
@@ -68,6 +69,8 @@ __all__ = [
     "Installed",
     "InstalledWatch",
     "Journal",
+    "Learned",
+    "LearningTemplate",
     "Ledger",
     "LedgerError",
     "LedgerFile",
@@ -113,6 +116,7 @@ __all__ = [
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
+    "frostfork.learning_template": ("Learned", "LearningTemplate"),
     "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.pool.broken": ("PoolBroken",),
     "frostfork.pool.executor": ("ForkPool",),

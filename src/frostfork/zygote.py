@@ -21,13 +21,14 @@ from typing import Any
 
 from frostfork._zygote.channel import MOST_FDS, Parcel
 from frostfork._zygote.fleet import Fleet, Options
+from frostfork._zygote.handle import Handle
 from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ConfigurationError, ZygoteError
 
 __all__ = ["Ended", "Template", "Worker", "Zygote"]
 
-_MOST_NAME = 200
+_MOST_NAME = 1000  # characters
 
 
 class Zygote:
@@ -37,14 +38,14 @@ class Zygote:
     start: how the root is started. "fork" is quick, shares what this process has imported, and is allowed only while
         this process has no other thread; "exec" starts a new interpreter, at any time; "auto" is "fork" where that is
         safe, else "exec". With "exec" the template is pickled.
-    on_owner_death: "kill" ends workers at once when this process ends, however it does; "drain" lets them run to their end.
+    on_owner_death: "kill" ends workers at once when this process ends, however it does; "drain" lets them finish.
     keep_fds: descriptors that the zygote and its workers inherit from this process, under the same numbers.
     ready_timeout: seconds until the template has begun.
-    import_main: with "exec", let the zygote import this program's main module as multiprocessing's spawn does, as __mp_main__,
-        so that what is defined there can be a target.
+    import_main: with "exec", let the zygote import this program's main module as multiprocessing's spawn does, as
+        __mp_main__, so that what is defined there can be a target.
 
-    Dropped without close(), it ends its processes and warns (ResourceWarning). At the end of the interpreter it closes itself.
-    In a fork of this process every method raises ZygoteError.
+    Dropped without close(), it ends its processes and warns (ResourceWarning). At the end of the interpreter it closes
+    itself. In a fork of this process every method raises ZygoteError. Not for signal handlers: those may interrupt it.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Zygote:
             template,
             start,
             on_owner_death == "kill",
-            tuple(keep_fds),
+            (*keep_fds, *(() if template is None else template.keep_fds)),
             name[:_MOST_NAME],
             ready_timeout,
             import_main,
@@ -139,15 +140,15 @@ class Zygote:
     ) -> Worker:
         """Run target(*args) in a new worker, or target(*args, fds=[...]) if descriptors are given.
 
-        target: what pickle can name, or "package.module:function". Its result is the exit code: None is 0, an int is itself,
-        an exception is 1 with its traceback on stderr, SystemExit as Python has it.
+        target: what pickle can name, or "package.module:function". Its result is the exit code: None is 0, an int is
+            itself, an exception is 1 with its traceback on stderr, SystemExit as Python has it.
         fds: are duplicated into the worker, where they have other numbers.
         env: variables set in the worker before its target is imported; None takes one away.
         timeout: seconds until the zygote has forked: it may be busy with its template's work.
         OSError: the fork was refused (EAGAIN, ENOMEM), or there are too many descriptors (EMFILE).
         """
         each = None if fds is None or not len(fds) else [fds]
-        return self.fork_many(1, target, args, fds=each, names=[name], env=env, timeout=timeout)[0]
+        return self.fork_many(1, target, tuple(args), fds=each, names=[name], env=env, timeout=timeout)[0]
 
     def fork_many(
         self,
@@ -180,8 +181,7 @@ class Zygote:
         bodies = _pickled(target, args if isinstance(args, list) else [tuple(args)], env)
         parcels: list[Parcel] = []
         try:
-            for body in bodies:
-                parcels.append(Parcel(body))
+            parcels.extend(map(Parcel, bodies))
             return fleet.fork(names, parcels, fds, timeout)
         finally:
             for parcel in parcels:
@@ -225,7 +225,7 @@ class Zygote:
             not self._closed and fleet is not None and fleet.current is not None and fleet.current.is_alive()
         )
 
-    def _in_charge(self) -> Any:
+    def _in_charge(self) -> Handle:
         handle = self._running().current
         if handle is None:
             raise ZygoteError("this Zygote is closed")

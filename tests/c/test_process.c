@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "check.h"
 #include "os/process.h"
@@ -91,11 +92,51 @@ static void name(void *unused) {
   CHECK(strcmp(seen, "0123456789abcde\n") == 0);
 }
 
+// Of a process that is not our child: known once its own parent has waited for it, and not before.
+static void exit_status(void *unused) {
+  (void)unused;
+  int gate[2], told[2], status = -1;
+  CHECK(pipe(gate) == 0 && pipe(told) == 0);
+  pid_t parent = fork_bound();
+  if (parent == 0) {
+    char byte;
+    pid_t child = fork();
+    if (child == 0) _exit(read(gate[0], &byte, 1) == 1 ? 9 : 1);
+    CHECK(write(told[1], &child, sizeof(child)) == sizeof(child));
+    siginfo_t info;
+    CHECK(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0);
+    CHECK(write(told[1], "z", 1) == 1);
+    CHECK(read(gate[0], &byte, 1) == 1);
+    CHECK(waitpid(child, &status, 0) == child);
+    _exit(0);
+  }
+  pid_t child;
+  char byte;
+  CHECK(read(told[0], &child, sizeof(child)) == sizeof(child));
+  int pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+  CHECK(pidfd >= 0);
+  int running = ff_process_exit_status(pidfd, &status);
+  CHECK(running <= 0 && status == -1);
+  CHECK(write(gate[1], "x", 1) == 1);
+  CHECK(read(told[0], &byte, 1) == 1);
+  CHECK(ff_process_exit_status(pidfd, &status) <= 0 && status == -1);
+  CHECK(write(gate[1], "x", 1) == 1);
+  CHECK(waitpid(parent, &(int){0}, 0) == parent);
+  int ended = ff_process_exit_status(pidfd, &status);
+  if (ended == 1)
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 9);
+  else
+    CHECK(ended == -ENOTTY || ended == -EINVAL || ended == -ESRCH);
+  close(pidfd);
+  CHECK(ff_process_exit_status(pidfd, &status) == -EBADF);
+}
+
 int main(void) {
   in_child(environment, NULL);
   in_child(actions, NULL);
   in_child(orphans, NULL);
   in_child(name, NULL);
+  in_child(exit_status, NULL);
   in_child(with_parent, NULL);
   CHECK(ff_process_libraries_loaded() > 0);
   return 0;

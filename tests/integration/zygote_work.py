@@ -71,8 +71,8 @@ class Recorder(Template):
     def descriptors_open(self) -> int:
         return len(os.listdir("/proc/self/fd"))
 
-    def set_fail(self, fail: str) -> None:
-        self.fail = fail
+    def end_oneself(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def limit(self, which: int, most: int) -> None:
         if which == resource.RLIMIT_NPROC and os.getuid() == 0:
@@ -80,9 +80,6 @@ class Recorder(Template):
             os.setgid(65534)
             os.setuid(65534)  # the limit does not hold for root
         resource.setrlimit(which, (most, resource.getrlimit(which)[1]))
-
-    def wait_for(self, fd: int) -> bytes:
-        return os.read(fd, 1)
 
     def run_program(self) -> int:
         """A child of the template's own: the zygote leaves it alone."""

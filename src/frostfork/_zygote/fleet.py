@@ -12,11 +12,11 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from frostfork import _core
 from frostfork._zygote import starting
 from frostfork._zygote.channel import Channel, Message, Parcel, pair
 from frostfork._zygote.handle import Gone, Handle, ended
 from frostfork._zygote.link import Link
-from frostfork._zygote.orphans import status_of
 from frostfork._zygote.setup import Setup
 from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
@@ -24,7 +24,9 @@ from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
 _ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
-_END_SECONDS = 5.0  # for what was killed to be gone
+_SUCCESSION_SECONDS = 5.0  # for one that is replaced to hand over what it knows
+_TICK_SECONDS = 0.02
+_END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
 
 class Options(NamedTuple):
@@ -71,6 +73,7 @@ class Fleet:
         self._root: _Root | None = None
         self._former: list[Handle] = []
         self._generation = 0
+        self._beginning: Handle | None = None  # not yet ready
         self._starting = threading.RLock()  # held while a zygote is being started
         self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
         _fleets.add(self)
@@ -93,10 +96,7 @@ class Fleet:
                 for parcel, indices in _missing(found, parcels):
                     own = None if fds is None else [fds[index] for index in indices]
                     answers = handle.fork([names[index] for index in indices], parcel, own, deadline)
-                    for index, answer in zip(indices, answers, strict=True):
-                        if isinstance(answer, Worker):
-                            found[index] = answer
-                    _raise_first(answers)
+                    _sort(answers, indices, found)
                 workers = [worker for worker in found if worker is not None]
                 if len(workers) == len(names):
                     return workers
@@ -128,6 +128,9 @@ class Fleet:
 
     def replace(self, timeout: float | None) -> int:
         with self._starting:
+            if self.current is not None and self.current.is_alive():
+                with contextlib.suppress(Gone, ZygoteError, OSError):  # it may be what is wrong
+                    self.current.call("succeeded", (), time.monotonic() + _SUCCESSION_SECONDS)
             handle = self._start(self._options.ready_timeout if timeout is None else timeout)
             self._take_over(handle)
             return handle.generation
@@ -152,12 +155,15 @@ class Fleet:
         deadline = time.monotonic() + timeout
         generation = self._generation + 1
         handle = self._ask_root(generation, deadline)
+        self._beginning = handle
         try:
             handle.wait_ready(deadline)
         except BaseException:
             _kill(handle.link)
             handle.link.close()
             raise
+        finally:
+            self._beginning = None
         self._generation = generation
         return handle
 
@@ -203,38 +209,42 @@ class Fleet:
         for handle in (self.current, *self._former):
             if handle is None:
                 continue
-            for worker in list(handle.workers.values()):
-                if worker.pid == pid and worker._ended is None and worker.has_ended():
+            for serial, worker in list(handle.workers.items()):
+                if worker.pid == pid and worker.has_ended():
                     handle.link.drain()
-                    if worker._ended is None:
-                        worker._ended = how
+                    handle.note_end(serial, how)
 
     def _ask_for_orphan(self, worker: Worker, deadline: float) -> Ended | None:
-        """How it ended; None: it cannot be told yet."""
+        """How it ended; None: it cannot be told yet.
+
+        Whoever adopted it waits for it. If that is the root, it says what it saw; then, or if it is another, the kernel
+        knows (Linux 6.15), and does not say when.
+        """
         now = time.monotonic()
-        if worker._given_up_at is None:
-            worker._given_up_at = now + _ORPHAN_SECONDS
-        root = self._root
-        if root is not None:
-            if deadline <= now:
+        if worker.given_up_at is None:
+            worker.given_up_at = now + _ORPHAN_SECONDS
+        until = min(deadline, worker.given_up_at)
+        while True:
+            root = self._root
+            if root is not None:
+                root.link.wait_until(worker.is_known, min(until, now + _TICK_SECONDS))
                 root.link.drain()
-            else:
-                until = min(deadline, worker._given_up_at)
-                root.link.wait_until(lambda: worker._ended is not None, until)
-            if worker._ended is not None:
-                return worker._ended
-        status = status_of(
-            worker.fileno(), 0.0 if deadline <= now else min(deadline, worker._given_up_at) - now
-        )
-        if status is not None:
-            return ended(status, None)
-        return Ended(None, None) if time.monotonic() >= worker._given_up_at else None
+            status = None if worker.is_known() else _core.exit_status(worker.fileno())
+            now = time.monotonic()
+            if worker.is_known() or status is not None:
+                return worker.poll() if worker.is_known() else ended(status, None)
+            if now >= until:
+                return Ended(None, None) if now >= worker.given_up_at else None
+            if root is None or root.link.gone:
+                time.sleep(_TICK_SECONDS)
 
     # --- the end
 
     def close(self, timeout: float, drain: bool) -> None:
         """Nothing is left of it afterwards. Once is enough."""
         deadline = time.monotonic() + timeout
+        if (beginning := self._beginning) is not None:
+            _kill(beginning.link)  # whoever waits for it holds the lock
         with self._starting:
             if self.closed:
                 return
@@ -255,18 +265,21 @@ class Fleet:
                 worker.kill()
             handle.link.send(("end",))
         for handle in handles:
-            handle.link.wait_until(lambda: False, deadline)
+            handle.link.wait_until(_never, deadline)
             if not handle.link.gone:
                 _kill(handle.link)
-                handle.link.wait_until(lambda: False, time.monotonic() + _END_SECONDS)
+        deadline = time.monotonic() + _END_SECONDS
+        for handle in handles:
+            handle.link.wait_until(_never, deadline)
             for worker in list(handle.workers.values()):
                 with contextlib.suppress(TimeoutError):
-                    worker.wait(_END_SECONDS)
-        for handle in handles:
+                    worker.wait(max(0.0, deadline - time.monotonic()))
             handle.link.close()
         if self._root is not None:
             self._end_root(self._root)
             self._root = None
+        for handle in handles:
+            handle.give_up()
         self.current = None
         self._former.clear()
         os.close(self._anchor)
@@ -292,14 +305,20 @@ class Fleet:
         os.close(self._anchor)  # the other end stays: this fork may be the root
 
 
-def _raise_first(answers: list[Worker | OSError | ZygoteError | None]) -> None:
+def _sort(
+    answers: list[Worker | OSError | ZygoteError | None], indices: list[int], found: list[Worker | None]
+) -> None:
+    """Workers to where they belong; an exception is raised."""
     try:
+        for index, answer in zip(indices, answers, strict=True):
+            if isinstance(answer, Worker):
+                found[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
     finally:
         answer = None
-        answers.clear()  # else an exception and its frames would hold each other until a collection
+        answers.clear()  # else an exception and its frames would hold each other, and workers, until a collection
 
 
 def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[int]]]:
@@ -310,9 +329,13 @@ def _missing(found: list[Worker | None], parcels: Sequence[Parcel]) -> list[tupl
     return [(parcels[index], [index]) for index in indices]
 
 
+def _never() -> bool:
+    return False
+
+
 def _kill(link: Link) -> None:
     if link.pidfd >= 0:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
 
 

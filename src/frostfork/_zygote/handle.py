@@ -10,15 +10,16 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any
 
+from frostfork import _core
 from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel
 from frostfork._zygote.link import Link
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
 
 _MOST_WORKERS = 100  # asked for in one message
+_MOST_NAMES = 8000  # characters of their names in one message, of four bytes each
 
 
 class Answer:
@@ -66,7 +67,7 @@ class Handle:
             try:
                 raise begun
             finally:
-                del begun  # else it and this frame would hold each other, and workers of the caller's, until a collection
+                del begun  # else it and its frames would hold each other, and workers, until a collection
 
     def is_alive(self) -> bool:
         return not self.link.gone and not self.link.has_ended()
@@ -84,7 +85,7 @@ class Handle:
         answers = [Answer(name) for name in names]
         first = self._expect(answers)
         try:
-            for start, end in _portions(len(names), fds):
+            for start, end in _portions(names, fds):
                 portion = None if fds is None else fds[start:end]
                 counts = None if portion is None else [len(own) for own in portion]
                 header = ("fork", first + start, list(names[start:end]), counts)
@@ -99,8 +100,8 @@ class Handle:
             raise
         return [answer.value for answer in answers]
 
-    def call(self, method: str, arguments: tuple[Any, ...]) -> object:
-        """Raises Gone, ZygoteError, or what pickle raises."""
+    def call(self, method: str, arguments: tuple[Any, ...], deadline: float | None = None) -> object:
+        """Raises Gone, ZygoteError, TimeoutError, or what pickle raises."""
         parcel = Parcel(pickle.dumps((method, arguments)))
         answer = Answer()
         try:
@@ -109,7 +110,8 @@ class Handle:
         finally:
             parcel.close()
         try:
-            self.link.wait_until(lambda: answer.value is not None, None)
+            if not self.link.wait_until(lambda: answer.value is not None, deadline) and not self.link.gone:
+                raise TimeoutError(f"{method}() takes too long")
         except BaseException:
             answer.abandoned = True
             raise
@@ -117,7 +119,7 @@ class Handle:
             raise Gone
         fine, value = pickle.loads(answer.value)  # noqa: S301 - from our own zygote
         if fine:
-            return value  # type: ignore[no-any-return]
+            return value
         said, trace = value
         raise ZygoteError(f"{method}() failed in the zygote: {said}") from RemoteTraceback(trace)
 
@@ -151,9 +153,7 @@ class Handle:
             self._answers.pop(serial).value = error
         elif kind == "ended":
             serial, status, usage = details
-            worker = self.workers.pop(serial, None)
-            if worker is not None:
-                worker._ended = ended(status, usage)
+            self.note_end(serial, ended(status, usage))
         elif kind == "ready":
             self._begun.value = True
         elif kind == "failed":
@@ -179,22 +179,33 @@ class Handle:
     def look(self, worker: Worker) -> None:
         """Take what is known of its end, without waiting."""
         self.link.drain()
-        if worker._ended is None and self.link.gone and worker.has_ended():
+        if not worker.is_known() and self.link.gone and worker.has_ended():
             self._adopt(worker, time.monotonic())
 
     def settle(self, worker: Worker, deadline: float | None) -> bool:
         """It has ended: wait until it is known how. False: not in time."""
-        if not self.link.wait_until(lambda: worker._ended is not None, deadline) and self.link.gone:
+        if not self.link.wait_until(worker.is_known, deadline) and self.link.gone:
             self._adopt(worker, deadline)
-        return worker._ended is not None
+        return worker.is_known()
 
     def _adopt(self, worker: Worker, deadline: float | None) -> None:
         found = self._orphan(worker, time.monotonic() + 5.0 if deadline is None else deadline)
-        if found is not None and worker._ended is None:
-            worker._ended = found
+        if found is not None:
             for serial, each in list(self.workers.items()):
                 if each is worker:
-                    del self.workers[serial]
+                    self.note_end(serial, found)
+
+    def give_up(self) -> None:
+        """At the very end, when nobody is left to ask: the kernel may know."""
+        for serial, worker in list(self.workers.items()):
+            if worker.has_ended():
+                self.note_end(serial, ended(_core.exit_status(worker.fileno()), None))
+
+    def note_end(self, serial: int, how: Ended) -> None:
+        """Once: from then on nothing here holds the worker."""
+        worker = self.workers.pop(serial, None)
+        if worker is not None:
+            worker.note_end(how)
 
 
 def ended(status: int | None, usage: tuple[Any, ...] | None) -> Ended:
@@ -202,16 +213,15 @@ def ended(status: int | None, usage: tuple[Any, ...] | None) -> Ended:
     return Ended(code, None if usage is None else resource.struct_rusage(usage))
 
 
-def _portions(count: int, fds: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
-    """From where to where the workers of each message go: so many descriptors fit into one."""
-    if fds is None:
-        return [(at, min(at + _MOST_WORKERS, count)) for at in range(0, count, _MOST_WORKERS)]
+def _portions(names: Sequence[str], fds: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
+    """From where to where the workers of each message go: so many names and descriptors fit into one."""
     portions = []
-    start = 0
-    sums = [0, *accumulate(map(len, fds))]
-    for end in range(1, count + 1):
-        last = end == count
-        if last or end - start == _MOST_WORKERS or sums[end + 1] - sums[start] > MOST_FDS:
-            portions.append((start, end))
-            start = end
-    return portions
+    start = text = rights = 0
+    for at, name in enumerate(names):
+        own = 0 if fds is None else len(fds[at])
+        if at - start == _MOST_WORKERS or text + len(name) > _MOST_NAMES or rights + own > MOST_FDS:
+            portions.append((start, at))
+            start, text, rights = at, 0, 0
+        text += len(name)
+        rights += own
+    return [*portions, (start, len(names))]

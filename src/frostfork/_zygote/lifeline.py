@@ -2,9 +2,9 @@
 """A pipe into which nobody ever writes: its other end closes when the owner ends, however it does.
 
 PR_SET_PDEATHSIG would do it for a child, but it fires when the *thread* that forked ends, and a worker's parent is not
-its owner. So the kernel is asked for a signal when the pipe changes (O_ASYNC): its sender is the last close of the writing
-end, and with F_SETSIG it is SIGKILL, which comes even to a process that hangs in C code. Each process opens the pipe anew,
-since the receiver of the signal is a property of the open file, which is shared by those who inherit it.
+its owner. So the kernel is asked for a signal when the pipe changes (O_ASYNC), as when its writing end is closed
+for the last time. F_SETSIG makes that SIGKILL, which ends even a process that hangs in C code. Each process opens the
+pipe anew: who gets the signal is a property of the open file, which would otherwise be shared.
 """
 
 from __future__ import annotations

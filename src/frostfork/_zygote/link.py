@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The owner's end of the line to its root or to a zygote, for any number of threads.
 
-There is no thread that reads: whoever waits for something reads for all, one at a time, and what comes for others is put
-where they look. A program that waits for nothing has nothing running.
+There is no thread that reads: whoever waits for something reads for all, one at a time, and what comes for others is
+put where they look. A program that waits for nothing has nothing running.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class Link:
         with self._sending:
             self.gone = True
             self._channel.close()
+            self._handle = Message.drop  # whoever handled messages holds us
             pidfd, self.pidfd = self.pidfd, -1
             if pidfd >= 0:
                 os.close(pidfd)

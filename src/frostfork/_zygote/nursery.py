@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The zygote: it holds what workers share, forks them, and tells how they end. It has one thread and never waits to send."""
+"""The zygote: it holds what workers share, forks them, and tells how they end.
+
+It has one thread and never waits to send. It waits for its own workers by number: the template may have children, too.
+"""
 
 from __future__ import annotations
 

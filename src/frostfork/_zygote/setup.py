@@ -41,7 +41,7 @@ class Setup(NamedTuple):
 def preparation(import_main: bool) -> dict[str, Any]:
     """What multiprocessing.spawn.prepare needs: where and what the owner is.
 
-    multiprocessing's own get_preparation_data would also settle on a start method, which a program may still want to set.
+    multiprocessing's own get_preparation_data would also settle on a start method, which a program may yet want to set.
     """
     import os
     from multiprocessing import process

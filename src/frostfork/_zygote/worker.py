@@ -41,7 +41,7 @@ class Worker:
         self._pidfd = pidfd
         self._owner = os.getpid()
         self._ended: Ended | None = None
-        self._given_up_at: float | None = None
+        self.given_up_at: float | None = None
 
     @property
     def pid(self) -> int:
@@ -93,6 +93,14 @@ class Worker:
     def _check_owner(self) -> None:
         if self._owner != os.getpid():
             raise ZygoteError(f"this worker belongs to process {self._owner}: a fork of it cannot use it")
+
+    def note_end(self, how: Ended) -> None:
+        """From its zygote's, root's or the kernel's mouth."""
+        self._ended = how
+
+    def is_known(self) -> bool:
+        """Whether it is known how it ended."""
+        return self._ended is not None
 
     def has_ended(self) -> bool:
         return self._ended is not None or _wait_for_pidfd(self.fileno(), 0)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from frostfork.zygote import Worker, Zygote
 
 _END_SECONDS = 10.0  # for a worker that was told to end
+_LOOK_SECONDS = 0.5
 _LONG_LIFE_SECONDS = 10.0  # whoever dies idle after this is no sign of a loop
 
 
@@ -309,10 +310,11 @@ class Crew:
                     link.end()
             if not links:
                 break
-            if time.monotonic() > end:
-                for link in links:
+            late = time.monotonic() > end
+            for link in links:
+                if late or link.is_stopped():
                     link.kill("it did not end when told to")
-            self._changed.wait(max(0.05, end - time.monotonic()))
+            self._changed.wait(_LOOK_SECONDS)
             self._changed.clear()
         with contextlib.suppress(Exception):
             self._hooks.close()

@@ -30,11 +30,11 @@ class Heart:
 
     def _beat(self) -> None:
         engine = self._engine
+        engine.timers.add(self._seconds, self._beat)
         with engine.lock:
             for link in list(engine.dispatcher.links):
                 if link.ready and not link.dead and not link.ended:
                     self._look_at(link)
-        engine.timers.add(self._seconds, self._beat)
 
     def _look_at(self, link: Link) -> None:
         begun, limit, tasks, since, *_ = link.board.look(link.slot)

@@ -163,10 +163,10 @@ class Link:
         """Whether its process is stopped, as by SIGSTOP; not by a debugger."""
         try:
             fd = os.open(f"/proc/{self.pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                text = os.read(fd, 512)
+            finally:
+                os.close(fd)
         except OSError:
             return False
-        try:
-            text = os.read(fd, 512)
-        finally:
-            os.close(fd)
         return text.rpartition(b")")[2][1:2] == b"T"

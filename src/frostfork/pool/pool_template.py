@@ -6,19 +6,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
+from frostfork.warmup import warmup
 from frostfork.zygote import Template
+
+
+# What is quick, a few hundredths of a second. A template that loads much does more, in its begin().
+_STEPS = ("immortalize", "drain_heap")
 
 
 class PoolTemplate(Template):
     """Around the user's own: its hooks and public methods are reached through this."""
 
     def __init__(self, template: Template | None) -> None:
+        self._is_bare = template is None
         self._template = template or Template()
+        self.keep_fds = self._template.keep_fds
 
     def begin(self) -> None:
-        import frostfork.pool.worker  # noqa: F401 - so that workers need not
+        from frostfork.pool.rehearsal import rehearse
 
+        rehearse()
         self._template.begin()
+        if self._is_bare:
+            warmup(steps=_STEPS)
 
     def main_names(self) -> frozenset[str]:
         """What __main__ has here."""
@@ -40,6 +50,9 @@ class PoolTemplate(Template):
 
     def ended(self, name: str, pid: int, code: int) -> None:
         self._template.ended(name, pid, code)
+
+    def succeeded(self) -> None:
+        self._template.succeeded()
 
     def idle(self) -> float | None:
         return self._template.idle()

@@ -60,7 +60,7 @@ class Worker:
         self._limited = limits != Limits()
         self._born = time.monotonic()
         self._tasks = 0
-        self._socket = socket.socket(fileno=channel.fd)
+        self._socket = socket.socket(fileno=os.dup(channel.fd))
         self._patience: float | None = None
         self._in_task = False
         self._retiring = False
