@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import workload
 
-import frostfork
-
 T = TypeVar("T")
 
 
@@ -17,12 +15,11 @@ def same(value: T) -> T:
     return value
 
 
-def worked(meeting: str, workers: int) -> tuple[int, int]:
-    """Do the work once, and wait until all others have, so that each worker does it once; pid and private bytes."""
+def worked(meeting: str, workers: int) -> int:
+    """Do the work once, and wait until all others have, so that each worker does it once; the worker's pid."""
     workload.work()
-    private = frostfork.page_counts().exclusive.bytes
     with open(os.path.join(meeting, str(os.getpid())), "x"):
         pass
     while len(os.listdir(meeting)) < workers:
         os.sched_yield()
-    return os.getpid(), private
+    return os.getpid()
