@@ -148,13 +148,13 @@ class Zygote:
         OSError: the fork was refused (EAGAIN, ENOMEM), or there are too many descriptors (EMFILE).
         """
         each = None if fds is None or not len(fds) else [fds]
-        return self.fork_many(1, target, args, fds=each, names=[name], env=env, timeout=timeout)[0]
+        return self.fork_many(1, target, tuple(args), fds=each, names=[name], env=env, timeout=timeout)[0]
 
     def fork_many(
         self,
         count: int,
         target: Callable[..., object] | str,
-        args: Sequence[object] | list[tuple[object, ...]] = (),
+        args: tuple[object, ...] | list[tuple[object, ...]] = (),
         *,
         fds: Sequence[Sequence[int]] | None = None,
         names: Sequence[str] | None = None,
@@ -178,7 +178,7 @@ class Zygote:
         if count == 0:
             return []
         names = [name[:_MOST_NAME] for name in names or [""] * count]
-        bodies = _pickled(target, args if isinstance(args, list) else [tuple(args)], env)
+        bodies = _pickled(target, args if isinstance(args, list) else [args], env)
         parcels: list[Parcel] = []
         try:
             parcels.extend(map(Parcel, bodies))

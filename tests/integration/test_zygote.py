@@ -166,7 +166,7 @@ def test_what_is_asked_wrongly(zygote: Zygote) -> None:
         zygote.fork("os:getpid", (threading.Lock(),))
     with pytest.raises(ValueError, match="not public"):
         zygote.call("_reap")
-    assert zygote.fork(work.code, (4,)).wait(SECONDS).code == 4
+    assert zygote.fork(work.code, [4]).wait(SECONDS).code == 4
     with pytest.raises(ConfigurationError, match="start must be one of auto, fork, exec"):
         Zygote(start="spawn")
     with pytest.raises(ConfigurationError, match="on_owner_death"):

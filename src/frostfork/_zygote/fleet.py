@@ -62,6 +62,11 @@ class _Root:
         elif kind == "ended" and (fleet := self._fleet()) is not None:
             fleet.orphan_ended(key, ended(*details))
 
+    def forget(self, generation: int) -> None:
+        """An answer that nobody waited for until it came: an interrupt was quicker."""
+        if (late := self.said.pop(generation, None)) is not None:
+            late.drop()
+
     def reap(self) -> None:
         """Once it has ended; somebody else's waitpid may have been quicker."""
         with contextlib.suppress(ChildProcessError):
@@ -72,7 +77,8 @@ class Fleet:
     def __init__(self, options: Options) -> None:
         self._options = options
         self.owner = os.getpid()
-        self.closed = False
+        self._closing = self.closed = False
+        self._done = False  # closed, and nothing is left
         self.current: Handle | None = None
         self._root: _Root | None = None
         self._former: list[Handle] = []
@@ -151,13 +157,13 @@ class Fleet:
 
     def _start(self, timeout: float) -> Handle:
         """A new zygote that is ready. ZygoteError or OSError: none of it is left."""
-        if self.closed:
-            raise ZygoteError("this Zygote is closed")
+        self._check_open()
         deadline = time.monotonic() + timeout
         generation = self._generation + 1
         handle = self._ask_root(generation, deadline)
-        self._beginning = handle
+        self._beginning = handle  # close() first says that it closes, and then looks here
         try:
+            self._check_open()
             handle.wait_ready(deadline)
         except BaseException:
             _kill(handle.link)
@@ -168,10 +174,14 @@ class Fleet:
         self._generation = generation
         return handle
 
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ZygoteError("this Zygote is closed")
+
     def _ask_root(self, generation: int, deadline: float) -> Handle:
         for _ in range(2):
             root = self._living_root()
-            root.said.pop(generation, None)
+            root.forget(generation)
             ours, theirs = pair()
             with theirs:
                 sent = root.link.send(("zygote", generation), None, [theirs.fileno()])
@@ -195,9 +205,7 @@ class Fleet:
             if not root.link.gone and not root.link.has_ended():
                 return root
             root.link.drain()
-            root.link.close()
-            root.reap()
-            self._root = None
+            self._let_go(root)
         options = self._options
         setup = Setup(options.name, options.kill, self._lifeline, options.keep_fds, options.template, None)
         self._root = _Root(self, starting.choose(options.start), setup, options.import_main)
@@ -244,15 +252,16 @@ class Fleet:
     def close(self, timeout: float, drain: bool) -> None:
         """Nothing is left of it afterwards. Once is enough."""
         deadline = time.monotonic() + timeout
+        self._closing = True
         if (beginning := self._beginning) is not None:
             _kill(beginning.link)  # whoever waits for it holds the lock
         with self._starting:
-            if self.closed:
+            if self._done:
                 return
-            self.closed = True
+            again, self.closed = self.closed, True  # again: an interrupt ended the first attempt
             handles = [handle for handle in (self.current, *self._former) if handle is not None]
             try:
-                if drain:
+                if drain and not again:
                     for handle in handles:
                         for worker in list(handle.workers.values()):
                             with contextlib.suppress(TimeoutError):
@@ -276,22 +285,27 @@ class Fleet:
                 with contextlib.suppress(TimeoutError):
                     worker.wait(max(0.0, deadline - time.monotonic()))
             handle.link.close()
-        if self._root is not None:
-            self._end_root(self._root)
-            self._root = None
+        root = self._root
+        if root is not None:
+            root.link.shut()
+            if not root.link.wait_ended(_END_SECONDS):
+                _kill(root.link)
+            self._let_go(root)
         for handle in handles:
             handle.give_up()
         self.current = None
         self._former.clear()
+        self._done = True
         os.close(self._anchor)
         os.close(self._lifeline)
 
-    def _end_root(self, root: _Root) -> None:
-        root.link.shut()
-        if not root.link.wait_ended(_END_SECONDS):
-            _kill(root.link)
+    def _let_go(self, root: _Root) -> None:
+        """It has ended, or was killed."""
+        self._root = None
         root.reap()
         root.link.close()
+        for generation in list(root.said):
+            root.forget(generation)
 
     def forget(self) -> None:
         """In a fork of the owner: it must hold nothing that tells the others whether the owner lives."""
