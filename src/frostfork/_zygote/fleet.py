@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from frostfork import _core
 from frostfork._zygote import starting
-from frostfork._zygote.channel import Channel, Message, Parcel, pair
+from frostfork._zygote.channel import Parcel, pair
 from frostfork._zygote.handle import Gone, Handle, ended
 from frostfork._zygote.link import Link
+from frostfork._zygote.root_handle import RootHandle
 from frostfork._zygote.setup import Setup
 from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
@@ -40,39 +41,6 @@ class Options(NamedTuple):
     import_main: bool
 
 
-class _Root:
-    """Its link, and what it said of zygotes that it was asked for."""
-
-    def __init__(self, fleet: Fleet, how: str, setup: Setup, import_main: bool) -> None:
-        self.said: dict[int, Message] = {}
-        self._fleet = weakref.ref(fleet)
-        end, self.pid = starting.start_root(how, setup, import_main)
-        self.link = Link(Channel(end), self._take)
-        try:
-            self.link.pidfd = os.pidfd_open(self.pid)
-        except BaseException:
-            self.link.close()  # it ends by that
-            self.reap()
-            raise
-
-    def _take(self, message: Message) -> None:
-        kind, key, *details = message.header
-        if kind in ("forked", "refused"):
-            self.said[key] = message
-        elif kind == "ended" and (fleet := self._fleet()) is not None:
-            fleet.orphan_ended(key, ended(*details))
-
-    def forget(self, generation: int) -> None:
-        """An answer that nobody waited for until it came: an interrupt was quicker."""
-        if (late := self.said.pop(generation, None)) is not None:
-            late.drop()
-
-    def reap(self) -> None:
-        """Once it has ended; somebody else's waitpid may have been quicker."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
-
-
 class Fleet:
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -80,7 +48,7 @@ class Fleet:
         self._closing = self.closed = False
         self._done = False  # closed, and nothing is left
         self.current: Handle | None = None
-        self._root: _Root | None = None
+        self._root: RootHandle | None = None
         self._former: list[Handle] = []
         self._generation = 0
         self._beginning: Handle | None = None  # not yet ready
@@ -199,7 +167,7 @@ class Fleet:
                 break
         raise ZygoteError("the root ended, or did not answer in time, when it was asked for a zygote")
 
-    def _living_root(self) -> _Root:
+    def _living_root(self) -> RootHandle:
         root = self._root
         if root is not None:
             if not root.link.gone and not root.link.has_ended():
@@ -208,7 +176,7 @@ class Fleet:
             self._let_go(root)
         options = self._options
         setup = Setup(options.name, options.kill, self._lifeline, options.keep_fds, options.template, None)
-        self._root = _Root(self, starting.choose(options.start), setup, options.import_main)
+        self._root = RootHandle(self.orphan_ended, starting.choose(options.start), setup, options.import_main)
         return self._root
 
     # --- orphans
@@ -299,7 +267,7 @@ class Fleet:
         os.close(self._anchor)
         os.close(self._lifeline)
 
-    def _let_go(self, root: _Root) -> None:
+    def _let_go(self, root: RootHandle) -> None:
         """It has ended, or was killed."""
         self._root = None
         root.reap()
