@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import Any
 
 from frostfork._zygote.channel import MOST_FDS, Parcel
-from frostfork._zygote.fleet import Fleet, Options
+from frostfork._zygote.fleet import Fleet
 from frostfork._zygote.handle import Handle
+from frostfork._zygote.setup import Options
 from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ConfigurationError, ZygoteError

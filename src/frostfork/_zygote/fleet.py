@@ -10,35 +10,20 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from frostfork import _core
 from frostfork._zygote import starting
 from frostfork._zygote.channel import Parcel, pair
-from frostfork._zygote.handle import Gone, Handle, ended
+from frostfork._zygote.handle import Gone, Handle
 from frostfork._zygote.link import Link
+from frostfork._zygote.orphans import how_orphan_ended
 from frostfork._zygote.root_handle import RootHandle
-from frostfork._zygote.setup import Setup
-from frostfork._zygote.template import Template
+from frostfork._zygote.setup import Options, Setup
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
-_ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
-_TICK_SECONDS = 0.02
 _END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
-
-
-class Options(NamedTuple):
-    """Zygote's parameters."""
-
-    template: Template | None
-    start: str
-    kill: bool
-    keep_fds: tuple[int, ...]
-    name: str
-    ready_timeout: float
-    import_main: bool
 
 
 class Fleet:
@@ -192,28 +177,7 @@ class Fleet:
                     handle.note_end(serial, how)
 
     def _ask_for_orphan(self, worker: Worker, deadline: float) -> Ended | None:
-        """How it ended; None: it cannot be told yet.
-
-        Whoever adopted it waits for it. If that is the root, it says what it saw; then, or if it is another, the kernel
-        knows (Linux 6.15), and does not say when.
-        """
-        now = time.monotonic()
-        if worker.given_up_at is None:
-            worker.given_up_at = now + _ORPHAN_SECONDS
-        until = min(deadline, worker.given_up_at)
-        while True:
-            root = self._root
-            if root is not None:
-                root.link.wait_until(worker.is_known, min(until, now + _TICK_SECONDS))
-                root.link.drain()
-            status = None if worker.is_known() else _core.exit_status(worker.fileno())
-            now = time.monotonic()
-            if worker.is_known() or status is not None:
-                return worker.poll() if worker.is_known() else ended(status, None)
-            if now >= until:
-                return Ended(None, None) if now >= worker.given_up_at else None
-            if root is None or root.link.gone:
-                time.sleep(_TICK_SECONDS)
+        return how_orphan_ended(worker, lambda: self._root, deadline)
 
     # --- the end
 
