@@ -36,7 +36,8 @@ def owner(script: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.kill()
+        if process.returncode is None:  # not waited for yet, so that the group is its own
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
