@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -40,6 +41,19 @@ def test_messages_come_whole_and_in_order(ends: tuple[Channel, Channel]) -> None
         assert message.header == (number, "text", None)
         assert message.take_body() == body
         assert (message.fds, message.cut) == ([], False)
+
+
+def test_long_messages_without_memfd(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(name: str, flags: int) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "memfd_create", forbidden)
+    parcel = Parcel(b"y" * 3_000_000)
+    assert ends[0].send(("long",), parcel)
+    parcel.close()
+    message = ends[1].receive()
+    assert message is not None
+    assert message.take_body() == b"y" * 3_000_000
 
 
 @pytest.mark.parametrize("body", [b"", b"y" * 3_000_000])

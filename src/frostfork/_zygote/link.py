@@ -108,8 +108,11 @@ class Link:
 
     def wait_ended(self, timeout: float) -> bool:
         """Wait for its process, whatever it still says."""
+        pidfd = self.pidfd
+        if pidfd < 0:
+            return True
         poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
+        poll.register(pidfd, select.POLLIN)
         return bool(poll.poll(int(timeout * 1000)))
 
     def shut(self) -> None:
