@@ -28,9 +28,14 @@ class Setup(NamedTuple):
     def make_template(self) -> Template:
         """In a zygote, which may import: each has a copy of its own."""
         if self.preparation is not None:
-            from multiprocessing import spawn
+            from multiprocessing import process, spawn
 
-            spawn.prepare(pickle.loads(self.preparation))  # noqa: S301 - from the owner
+            current = process.current_process()
+            current._inheriting = True  # type: ignore[attr-defined]  # as multiprocessing marks it
+            try:
+                spawn.prepare(pickle.loads(self.preparation))  # noqa: S301 - from the owner
+            finally:
+                del current._inheriting  # type: ignore[attr-defined]
         if isinstance(self.template, bytes):
             made = pickle.loads(self.template)  # noqa: S301 - from the owner
             assert isinstance(made, Template)
@@ -65,5 +70,6 @@ def preparation(import_main: bool) -> dict[str, Any]:
         elif path is not None:
             if not os.path.isabs(path) and folder is not None:
                 path = os.path.join(folder, path)
-            data["init_main_from_path"] = os.path.normpath(path)
+            if os.path.exists(path):  # not of what is typed in, or comes from standard input
+                data["init_main_from_path"] = os.path.normpath(path)
     return data

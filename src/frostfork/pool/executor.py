@@ -207,8 +207,8 @@ class ForkPool(_Tasks):
             zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
             names = names if start == "fork" else names.known_to(zygote)
         else:
-            names = MainNames({})
-        self._calls = Calls(names.are_strange)
+            names = MainNames({}, complete=False)
+        self._calls = Calls(names)
         self._zygote = zygote
         self._engine = engine = Engine()
         hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
