@@ -21,6 +21,7 @@ class PoolTemplate(Template):
         self._is_bare = template is None
         self._template = template or Template()
         self.keep_fds = self._template.keep_fds
+        self.keep_fds = self._template.keep_fds
 
     def begin(self) -> None:
         from frostfork.pool.rehearsal import rehearse
@@ -50,6 +51,9 @@ class PoolTemplate(Template):
 
     def ended(self, name: str, pid: int, code: int) -> None:
         self._template.ended(name, pid, code)
+
+    def succeeded(self) -> None:
+        self._template.succeeded()
 
     def succeeded(self) -> None:
         self._template.succeeded()
