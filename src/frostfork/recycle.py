@@ -22,7 +22,7 @@ class Limits:
     age: float | None = None
 
     def exceeded(self, tasks: int, private_bytes: int | None, age: float) -> str | None:
-        """Why a worker with so many tasks, private bytes (None: not known) and seconds is to go; None if it may stay."""
+        """Why a worker with so many tasks, private bytes (None: unknown) and seconds is to go; None if it may stay."""
         if self.tasks is not None and tasks >= self.tasks:
             return f"did {tasks} tasks, limit {self.tasks}"
         if (

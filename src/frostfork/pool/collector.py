@@ -29,16 +29,15 @@ class Collector:
         self._handlers: dict[int, Callable[[int], None]] = {engine.bell: self._rung}
         self._pipes: dict[int, Link] = {}
         engine.poller.register(engine.bell, select.EPOLLIN)
-        self.buried: Callable[[Link, int | None, bool], None] = lambda link, code, in_task: None
         self.stopping = False
         self.thread = threading.Thread(target=self._run, name=f"{name}-collector", daemon=True)
 
     def add(self, link: Link, stderr: int) -> None:
         """Look after a worker. stderr: the read end of its standard error."""
         self._pipes[stderr] = link
-        self._handlers[stderr] = lambda events: self._heard(stderr)
+        self._handlers[stderr] = lambda _: self._heard(stderr)
         self._handlers[link.socket.fileno()] = lambda events: self._talked(link, events)
-        self._handlers[link.worker.fileno()] = lambda events: self._gone(link)
+        self._handlers[link.worker.fileno()] = lambda _: self._gone(link)
         for fd in (stderr, link.socket.fileno(), link.worker.fileno()):
             self._engine.poller.register(fd, select.EPOLLIN)
 
@@ -61,7 +60,7 @@ class Collector:
         engine.poller.close()
         os.close(engine.bell)
 
-    def _rung(self, events: int) -> None:
+    def _rung(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._engine.bell)
         with self._engine.lock:
@@ -114,7 +113,7 @@ class Collector:
                 self._heard(fd)
         self._forget(link.socket.fileno())
         code = None if ended is None else ended.code
-        self.buried(link, code, self._engine.lost(link, code))
+        self._engine.listener.buried(link, code, self._engine.lost(link, code))
 
     def _heard(self, fd: int) -> None:
         """Pass a worker's standard error on, and remember its end."""

@@ -17,11 +17,12 @@ import threading
 import weakref
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from frostfork.errors import FrostforkError, TaskTimeout
 from frostfork.pool import frames
 from frostfork.pool.broken import PoolBroken
+from frostfork.pool.deadline import check_time
 from frostfork.pool.dispatcher import Dispatcher
 from frostfork.pool.ending import died
 from frostfork.pool.outcome import decode_error
@@ -29,8 +30,6 @@ from frostfork.pool.payload import decode
 from frostfork.pool.timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from frostfork.pool.future import TaskFuture
     from frostfork.pool.link import Link
 
@@ -39,6 +38,24 @@ if TYPE_CHECKING:
 _CLOSED = "cannot schedule new futures after shutdown"
 
 log = logging.getLogger("frostfork.pool")
+
+
+class Listener(Protocol):
+    """Who wants to know what becomes of workers. Called with no lock held."""
+
+    def worked(self) -> None:
+        """A worker ended a task, or something else changed in a pool that is closing."""
+
+    def ready(self, link: Link) -> None: ...
+
+    def retiring(self, link: Link) -> None:
+        """It takes no more tasks, and may have ended its last."""
+
+    def refused(self, link: Link, why: str) -> None:
+        """Its initializer failed."""
+
+    def buried(self, link: Link, code: int | None, in_task: bool) -> None:
+        """It is gone, and its tasks are seen to."""
 
 
 class Engine:
@@ -59,10 +76,7 @@ class Engine:
         self.closing = False  # takes no more
         self.broken: PoolBroken | None = None
         self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
-        self.on_work: Callable[[], None] = lambda: None  # a worker ended a task
-        self.on_retiring: Callable[[Link], None] = lambda link: None
-        self.on_refused: Callable[[Link, str], None] = lambda link, why: None
-        self.on_ready: Callable[[Link], None] = lambda link: None
+        self.listener: Listener  # is set before the threads start
 
     def ring(self) -> None:
         """Let the collector look at what has changed."""
@@ -83,7 +97,7 @@ class Engine:
             self.ring()
             raise
         if future._hard_timeout is not None:
-            self.timers.add(future._hard_timeout, self.check_time, future)
+            self.timers.add(future._hard_timeout, check_time, self, future)
             self.ring()
         if self.dispatcher.large:
             self.write_large()
@@ -194,9 +208,9 @@ class Engine:
             self.resolve(link, *each)
         for kind, _, _, _, body, _ in came:
             if kind == frames.READY:
-                self.on_ready(link)
+                self.listener.ready(link)
             elif kind == frames.REFUSED:
-                self.on_refused(link, body.decode())
+                self.listener.refused(link, body.decode())
 
     def settled(self, link: Link, done: int, micros: int, more: int = 0) -> None:
         """A worker has ended tasks, and has room for others. done: of those, how many have their results."""
@@ -218,9 +232,9 @@ class Engine:
         if dispatcher.large:
             self.write_large()
         if ended or self.closing:
-            self.on_work()
+            self.listener.worked()
         if link.retiring is not None:
-            self.on_retiring(link)
+            self.listener.retiring(link)
 
     def lead(self, future: TaskFuture, link: Link, timeout: float | None) -> None:
         """Wait for the task's end in the worker's own socket, if that can be. The future may have no result then."""
@@ -301,29 +315,6 @@ class Engine:
     def dispatcher_begun(self, link: Link) -> TaskFuture | None:
         first = link.inflight[0] if link.inflight else None
         return first if first is not None and link.has_begun(first) else None
-
-    def check_time(self, future: TaskFuture) -> None:
-        """End the worker of a task that is beyond its hard timeout; look again when it can be."""
-        hard = future._hard_timeout
-        if hard is None or future.done():
-            return
-        left = hard
-        with self.lock:
-            link = future._link
-            if link is not None and not link.dead:
-                begun, _, _, since, *_ = link.board.look(link.slot)
-                if begun == future._number and since:
-                    left = hard - link.seconds_since(since)
-                    if left <= 0:
-                        # What is behind it goes elsewhere first: then the kill can meet no other task.
-                        self.dispatcher.requeue(link.withdraw())
-                        if link.has_begun(future) and link.inflight and link.inflight[-1] is future:
-                            link.timed_out = future
-                            link.kill(
-                                f"a task took more than {hard:g} s, so its worker {link.pid} was killed"
-                            )
-                            return
-        self.timers.add(max(left, 0.001), self.check_time, future)
 
     def abort(self, error: PoolBroken) -> None:
         """Nothing will run any more: every future ends with this."""

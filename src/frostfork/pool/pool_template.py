@@ -9,7 +9,6 @@ from collections.abc import Collection
 from frostfork.warmup import warmup
 from frostfork.zygote import Template
 
-
 # What is quick, a few hundredths of a second. A template that loads much does more, in its begin().
 _STEPS = ("immortalize", "drain_heap")
 
@@ -51,9 +50,6 @@ class PoolTemplate(Template):
 
     def ended(self, name: str, pid: int, code: int) -> None:
         self._template.ended(name, pid, code)
-
-    def succeeded(self) -> None:
-        self._template.succeeded()
 
     def succeeded(self) -> None:
         self._template.succeeded()
