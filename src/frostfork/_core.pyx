@@ -408,4 +408,5 @@ def libraries_loaded():
     return ff_process_libraries_loaded()
 
 
-include "_pool.pxi"
+include "_board.pxi"
+include "_channel.pxi"

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from frostfork import _settings
 from frostfork._zygote.channel import MOST_FDS, Parcel
 from frostfork._zygote.fleet import Fleet, Options
 from frostfork._zygote.handle import Handle
@@ -64,8 +65,11 @@ class Zygote:
         _one_of("on_owner_death", on_owner_death, ("kill", "drain"))
         if template is not None and not isinstance(template, Template):
             raise TypeError(f"template must be a frostfork.Template, not {template!r}")
-        if not ready_timeout > 0:
-            raise ConfigurationError(f"ready_timeout must be more than 0, not {ready_timeout!r}")
+        _settings.seconds("ready_timeout", ready_timeout)
+        _settings.instance("name", name, str)
+        keep_fds = tuple(keep_fds)
+        for fd in keep_fds:
+            _settings.whole("a descriptor of keep_fds", fd, 0)
         self._options = Options(
             template,
             start,

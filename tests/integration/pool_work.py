@@ -139,3 +139,7 @@ def deaf(seconds: float) -> None:
             time.sleep(seconds)
         except TimeoutError:
             pass
+
+
+def modules() -> list[str]:
+    return list(sys.modules)

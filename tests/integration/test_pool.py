@@ -95,10 +95,14 @@ def test_what_cannot_be_pickled_fails_its_own_task(pool: ForkPool) -> None:
     assert pool.stats().failed == 4
 
 
+def _successor() -> Callable[[int], int]:
+    return lambda x: x + 1
+
+
 def test_lambdas_go_by_cloudpickle(pool: ForkPool) -> None:
     pytest.importorskip("cloudpickle")
     assert pool.submit(lambda: 5).result(WAIT) == 5
-    inner = pool.submit(lambda: lambda x: x + 1).result(WAIT)
+    inner: Callable[[int], int] = pool.submit(_successor).result(WAIT)
     assert inner(1) == 2
 
 
@@ -129,8 +133,8 @@ def test_retries_run_a_task_elsewhere(pool: ForkPool, tmp_path: Path) -> None:
     future = pool.with_options(retries=1).submit(work.die_once, str(tmp_path / "died"), signal.SIGKILL)
     assert future.result(WAIT) in {worker.pid for worker in pool.stats().workers}
     assert pool.stats().retried == 1 and future.record.attempts == 2  # type: ignore[attr-defined]
-    future = pool.with_options(retries=2).submit(work.die, signal.SIGKILL)
-    assert isinstance(future.exception(WAIT), WorkerDied)
+    fatal = pool.with_options(retries=2).submit(work.die, signal.SIGKILL)
+    assert isinstance(fatal.exception(WAIT), WorkerDied)
     assert pool.stats().retried == 3
 
 
@@ -212,7 +216,7 @@ def test_asyncio_runs_and_cancels(pool: ForkPool, tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         assert await loop.run_in_executor(pool, work.double, 21) == 42
         begun = [loop.run_in_executor(pool, work.wait_for, str(gate)) for _ in range(2)]
-        while not pool.stats().running == 2:
+        while pool.stats().running != 2:
             await asyncio.sleep(0.005)
         queued = loop.run_in_executor(pool, work.leave, str(ran))
         queued.cancel()

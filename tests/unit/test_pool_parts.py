@@ -114,7 +114,7 @@ def test_a_line_keeps_what_does_not_fit_for_later() -> None:
         while len(numbers) < 300:
             numbers += [number for _, number, _, _, body, _ in receiver.receive() or () if len(body) == 5000]
             line.flush()
-        assert numbers == list(range(1, 301)) and not line.unsent
+        assert (numbers, line.unsent) == (list(range(1, 301)), False)
         assert board.begin(0, 1)
         assert line.withdraw() == tasks[1:] and list(line.inflight) == tasks[:1]
         assert board.look(0)[:2] == (1, 1)

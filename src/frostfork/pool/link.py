@@ -35,7 +35,7 @@ class Link:
         self.socket = sock
         self.line = Line(sock.fileno(), board, slot, self)
         self.inflight: deque[TaskFuture] = self.line.inflight
-        self.worker: Worker | None = worker  # None once it has ended and everything was said
+        self._worker: Worker | None = worker
         self.pid = worker.pid
         self.name = name
         self.generation = worker.generation
@@ -145,13 +145,21 @@ class Link:
                 self.socket.shutdown(socket.SHUT_WR)
 
     def kill(self, why: str) -> None:
-        if not self.dead and self.worker is not None:
+        if not self.dead:
             self.killed = self.killed or why
             with contextlib.suppress(OSError):
                 self.worker.kill()
 
+    @property
+    def worker(self) -> Worker:
+        """Until it is closed."""
+        assert self._worker is not None
+        return self._worker
+
     def close(self) -> None:
+        """It is gone. Futures hold on to this object, and so it lets go of the pidfd."""
         self.dead = True
+        self._worker = None
         self.line.close()
         self.socket.close()
 

@@ -45,7 +45,7 @@ def decode_error(body: bytes, flags: int, fd: int) -> BaseException:
     found: object = None
     if pickled:
         try:
-            found = pickle.loads(pickled)
+            found = pickle.loads(pickled)  # noqa: S301 - from our own kind
         except BaseException as error:  # it may even exit
             described += f" (which cannot be unpickled: {type(error).__name__}: {_text(error)})"
     if not isinstance(found, BaseException):

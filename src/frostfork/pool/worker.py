@@ -35,7 +35,7 @@ def main(fds: Sequence[int]) -> None:
     hello = _first(channel)
     if hello is None:
         return
-    slots, slot, limits, baseline, start = pickle.loads(hello)
+    slots, slot, limits, baseline, start = pickle.loads(hello)  # noqa: S301 - from our own kind
     mapped = Board(slots, board)
     os.close(board)
     Worker(channel, mapped, slot, limits).run(start, baseline)
@@ -86,7 +86,7 @@ class Worker:
     def _prepare(self, start: bytes) -> None:
         self._in_task = True
         try:
-            after_fork, initializer, args = pickle.loads(start)
+            after_fork, initializer, args = pickle.loads(start)  # noqa: S301 - from our own kind
             if after_fork is not None:
                 after_fork()
             if initializer is not None:
@@ -166,7 +166,9 @@ class Worker:
         del value, out
         took = self._board.end(self._slot)
         try:
-            self._channel.send(answer, number, data, took // 1000 if took < _MOST_NANOS else _MICROS, flags, mem)
+            self._channel.send(
+                answer, number, data, took // 1000 if took < _MOST_NANOS else _MICROS, flags, mem
+            )
         finally:
             if mem >= 0:
                 os.close(mem)
