@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 from frostfork.errors import ConfigurationError
 
 
@@ -20,6 +23,21 @@ def seconds(name: str, value: object, or_none: bool = False) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
         none = "None and " if or_none else ""
         raise ConfigurationError(f"{name} is {value!r}; allowed are {none}seconds above 0")
+
+
+def index(name: str, value: object) -> int:
+    """An int, or what can be one, as numpy's are. TypeError, as concurrent.futures has it."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def arguments(name: str, value: object) -> tuple[Any, ...]:
+    """A tuple or list as a tuple."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple, not {value!r}")
+    return tuple(value)
 
 
 def function(name: str, value: object) -> None:

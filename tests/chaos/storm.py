@@ -43,6 +43,7 @@ PAUSE = 0.03  # seconds between two calamities, at the mean
 LAST_SECONDS = 60.0  # for what is left when the storm is over
 CALM = 0.25  # seconds in which a limit is in force
 RETRIES = 2
+MOST_SHOWN = 100
 
 
 class Case(NamedTuple):
@@ -205,7 +206,8 @@ class Storm:
         self.counts[kind] += 1
         if ended is not None:
             self.counts[f"{kind}: {type(ended).__name__}"] += 1
-            allowed = (*case.reasons, WorkerDied, KeyboardInterrupt)
+            # Memory ends in the worker in which a task has limited it, and an interrupt meets whatever runs.
+            allowed = (*case.reasons, WorkerDied, KeyboardInterrupt, MemoryError)
             if not isinstance(ended, allowed):
                 text = "".join(traceback.format_exception(type(ended), ended, ended.__traceback__))
                 self.wrong.append(f"{kind} {number} raised {text}")
@@ -213,7 +215,7 @@ class Storm:
                 self.wrong.append(f"{kind} {number} gave no reason: {ended!r}")
         ran = self.marks[number]
         if ran > 1 + case.retries or (ended is None and ran == 0):
-            self.wrong.append(f"{kind} {number} ran {ran} times")
+            self.wrong.append(f"{kind} {number} ran {ran} times and ended with {ended!r}; {getattr(future, 'record', None)}")
 
     # --- calamities
 
@@ -323,8 +325,7 @@ _CALAMITIES = {
 }
 
 
-# A large task also ends so where files or descriptors run out, or in a worker whose memory a task before it has limited.
-_LARGE = (OSError, RemoteError, MemoryError)
+_LARGE = (OSError, RemoteError)  # where files or descriptors run out
 
 
 def _no(value: object) -> bool:
@@ -478,7 +479,7 @@ def run(args: argparse.Namespace, directory: str) -> int:
         f"{numbers} tasks in {time.monotonic() - start:.1f} s, {stats.started} workers, {stats.generation} generations, "
         f"shutdown in {took:.2f} s, {silence.bytes} bytes of standard error"
     )
-    for each in wrong[:20]:
+    for each in wrong[:MOST_SHOWN]:
         print("WRONG:", each)
     if b"met an error" in said:
         wrong.append("a thread of the pool met an error")

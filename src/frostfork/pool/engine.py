@@ -169,8 +169,11 @@ class Engine:
                     if link.dead or link.retiring is not None:
                         self.dispatcher.requeue([future])
                     else:
-                        link.assign(future, body, flags, fd)
-                        link.flush()
+                        try:
+                            link.assign(future, body, flags, fd)
+                            link.flush()
+                        except OSError as error:  # the descriptor cannot be sent
+                            refused = error
                 if not link.dead:
                     self.dispatcher.refill(link)
                 self.dispatcher.refill_all()
@@ -191,7 +194,7 @@ class Engine:
         with self.lock:
             for kind, number, extra, flags, body, fd in came:
                 if kind == frames.RESULT or kind == frames.ERROR:
-                    if not link.inflight or link.inflight[0]._number != number:
+                    if not link.owes(number):
                         # The pool gave it up, or a task came back twice, in a fork of the worker.
                         if fd >= 0:
                             os.close(fd)

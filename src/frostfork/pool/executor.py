@@ -80,7 +80,7 @@ class ForkPool(Tasks):
     ) -> None:
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
-        _settings.instance("max_workers", max_workers, int)
+        max_workers = _settings.index("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -88,7 +88,7 @@ class ForkPool(Tasks):
         hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
         for each, hook in (*hooks.items(), ("after_fork", after_fork)):
             _settings.function(each, hook)
-        _settings.instance("initargs", initargs, tuple)
+        initargs = _settings.arguments("initargs", initargs)
         _settings.instance("recycle", recycle, RecyclePolicy)
         _settings.instance("zygote", zygote, Zygote, or_none=True)
         _settings.instance("template", template, Template, or_none=True)

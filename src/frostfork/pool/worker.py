@@ -165,10 +165,15 @@ class Worker:
             os._exit(1)
         del value, out
         took = self._board.end(self._slot)
+        micros = took // 1000 if took < _MOST_NANOS else _MICROS
         try:
-            self._channel.send(
-                answer, number, data, took // 1000 if took < _MOST_NANOS else _MICROS, flags, mem
-            )
+            self._channel.send(answer, number, data, micros, flags, mem)
+        except OSError as error:
+            if mem < 0:
+                raise
+            # The descriptor cannot be sent: nothing was.
+            data, flags, _ = self._told(error)
+            self._channel.send(frames.ERROR, number, data, micros, flags)
         finally:
             if mem >= 0:
                 os.close(mem)
