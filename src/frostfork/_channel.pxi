@@ -225,12 +225,14 @@ cdef class Line(Channel):
     cdef readonly uint32_t sent  # the number of the last task
     cdef bint handling  # frames were handed to a thread that is not done with them
     cdef public bint dirty  # results were taken, and the pool does not know yet that there is room
+    cdef public bint armed  # the owner's epoll set looks at this socket
     cdef object __weakref__
     cdef object owner
 
     def __init__(self, int fd, Board board, size_t slot, owner):
         self.board = board
         self.slot = board.at(slot)
+        self.armed = True
         global _loads, _deque
         if _loads is None:
             import collections
@@ -337,8 +339,8 @@ cdef class Line(Channel):
     def lead(self, future, int epoll, int milliseconds, int bell):
         """Wait here for the result of the task that this worker is to do next, without a detour over another thread.
 
-        None if that cannot be now, else (how many results, their microseconds). Meanwhile the epoll set does not look at
-        this socket. Frames that are no simple results are left to who listens to the bell, an eventfd. Handlers of
+        None if that cannot be now, else (how many results, their microseconds). The epoll set does not look at this socket
+        meanwhile, nor afterwards if nothing is left to come: see arm(). Frames that are no simple results are left to who listens to the bell, an eventfd. Handlers of
         signals may raise.
         """
         cdef pollfd look
@@ -349,9 +351,11 @@ cdef class Line(Channel):
         if self.outgoing:
             return None
         self.led = True
-        event.data.fd = self.fd
-        event.events = 0
-        epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)
+        if self.armed:
+            self.armed = False
+            event.data.fd = self.fd
+            event.events = 0
+            epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)
         try:
             if milliseconds >= 0:
                 look = pollfd(self.fd, POLLIN, 0)
@@ -372,5 +376,17 @@ cdef class Line(Channel):
             self.led = False
             if self.backlog is not None:
                 eventfd_write(bell, 1)
+            if self.inflight or self.partial or self.outgoing:
+                self.arm(epoll)
+
+    def arm(self, int epoll):
+        """Let the epoll set look at this socket, unless somebody leads, who sees to that at the end.
+
+        An idle worker's is not looked at after lead(): whoever submits and then waits needs no system call for it.
+        """
+        cdef epoll_event event
+        if not self.armed and not self.led:
+            self.armed = True
+            event.data.fd = self.fd
             event.events = EPOLLIN | (EPOLLOUT if self.outgoing else 0)
             epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)

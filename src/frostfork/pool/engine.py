@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _CLOSED = "cannot schedule new futures after shutdown"
 
+_ARM_SECONDS = 0.05
+
 log = logging.getLogger("frostfork.pool")
 
 
@@ -72,6 +74,8 @@ class Engine:
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.collector_ident: int | None = None
         self.forked = False  # this is a copy in a fork of the owner
+        self._unheard: Link | None = None  # was sent a task, and is heard by nobody yet
+        self._arming = False  # arm_all() is due soon
         self.sweep = False  # workers may be idle without being known to be
         self.closing = False  # takes no more
         self.broken: PoolBroken | None = None
@@ -92,6 +96,10 @@ class Engine:
                     raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
                 self.submitted += 1
                 self.dispatcher.submit(future)
+                link, before = future._link, self._unheard
+                if before is not None and (before is not link or len(link.inflight) > 1):
+                    before.arm()
+                self._unheard = None if link is None or link.line.armed else link
         except KeyboardInterrupt:
             self.sweep = True  # a worker may have been taken from the idle ones, and given nothing
             self.ring()
@@ -243,10 +251,21 @@ class Engine:
             taken = link.line.lead(future, self.epoll, wait, self.bell)
             if taken is not None:
                 self.settled(link, taken[0], taken[1])
+                if not (self._arming or link.line.armed):
+                    # Whatever comes from it unasked is heard a little later.
+                    self._arming = True
+                    self.timers.add(_ARM_SECONDS, self._arm_all)
+                    self.ring()
         except BaseException:
             self.sweep = True  # the collector sees to what is left
             self.ring()
             raise
+
+    def _arm_all(self) -> None:
+        with self.lock:
+            self._arming = False
+            for link in self.dispatcher.links:
+                link.arm()
 
     def resolve(
         self, link: Link, future: TaskFuture, kind: int, micros: int, flags: int, body: bytes, fd: int

@@ -60,6 +60,8 @@ class TaskFuture(Future[Any]):
                     self._waiters = []
                     self._done_callbacks = []
                     self._cond = threading.Condition()
+                    if (link := self._link) is not None:
+                        link.arm()
         assert self._cond is not None
         return self._cond
 

@@ -42,6 +42,7 @@ class Link:
         self.board = board
         self.slot = slot
         self._poller = poller
+        self._epoll = poller.fileno()
         self.skips = 0  # tasks that were taken back and that the worker has yet to pass over
         self.ready = False
         self.retiring: str | None = None  # why it is to go
@@ -87,6 +88,12 @@ class Link:
             )
         if not sent and not more:
             self.flush()
+        self.arm()
+
+    def arm(self) -> None:
+        """Let the collector hear it."""
+        if not self.line.armed and not self.dead:
+            self.line.arm(self._epoll)
 
     def say(self, kind: int, body: bytes) -> None:
         """Send it something that is no task."""
@@ -94,6 +101,7 @@ class Link:
             self.line.say(kind, body)
         if self.line.unsent:
             self.flush()
+        self.arm()
 
     def flush(self) -> bool:
         """Whether all was sent. A worker that is gone is noticed elsewhere."""
@@ -101,6 +109,7 @@ class Link:
             if self.line.flush():
                 return True
             self._poller.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
+            self.line.armed = True
         except OSError:
             self.line.drop()
             return True
@@ -112,6 +121,7 @@ class Link:
             return False
         with contextlib.suppress(OSError):
             self._poller.modify(self.socket, select.EPOLLIN)
+            self.line.armed = True
         return True
 
     def seconds_since(self, nanos: int) -> float:
