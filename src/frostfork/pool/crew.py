@@ -103,6 +103,7 @@ class Crew:
         self.thread.join()
 
     def wake(self) -> None:
+        self.engine.watching = True
         self._changed.set()
 
     def refork(self) -> None:
@@ -172,6 +173,7 @@ class Crew:
 
     def _failed(self, reason: str) -> None:
         self._breaker.failed(reason)
+        self.engine.watching = True
         self._failed_at = time.monotonic()
         log.warning("pool %s: %s", self._name, reason)
 
@@ -230,6 +232,7 @@ class Crew:
             log.warning("pool %s keeps its generation: %s", self._name, error)
             return
         self.generation = generation
+        engine.watching = True
         with engine.lock:
             self._old = [link for link in engine.dispatcher.links if link.generation < generation]
 
@@ -257,6 +260,7 @@ class Crew:
                 self.refork()
         if engine.closing or self._old:
             self._changed.set()
+        engine.watching = self._refork_after is not None or engine.closing or bool(self._old)
 
     def ready(self, link: Link) -> None:
         self._hooks.call("worker_ready", link.pid, link.name)

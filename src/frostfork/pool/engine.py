@@ -25,6 +25,7 @@ from frostfork.pool.broken import PoolBroken
 from frostfork.pool.deadline import check_time
 from frostfork.pool.dispatcher import Dispatcher
 from frostfork.pool.ending import died
+from frostfork.pool.link import MOST_AHEAD
 from frostfork.pool.outcome import decode_error
 from frostfork.pool.payload import decode
 from frostfork.pool.timers import Timers
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _CLOSED = "cannot schedule new futures after shutdown"
 
 _ARM_SECONDS = 0.05
+_SHORT_MICROS = 20  # such tasks need no count of how many to send ahead
 
 log = logging.getLogger("frostfork.pool")
 
@@ -73,6 +75,7 @@ class Engine:
         self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.collector_ident: int | None = None
+        self.watching = True  # the listener wants to know when tasks end
         self.forked = False  # this is a copy in a fork of the owner
         self._unheard: Link | None = None  # was sent a task, and is heard by nobody yet
         self._arming = False  # arm_all() is due soon
@@ -239,7 +242,7 @@ class Engine:
             self.ring()
         if dispatcher.large:
             self.write_large()
-        if ended or self.closing:
+        if self.watching:
             self.listener.worked()
         if link.retiring is not None:
             self.listener.retiring(link)
@@ -250,7 +253,20 @@ class Engine:
         try:
             taken = link.line.lead(future, self.epoll, wait, self.bell)
             if taken is not None:
-                self.settled(link, taken[0], taken[1])
+                done, micros = taken
+                dispatcher = self.dispatcher
+                if dispatcher.pending or dispatcher.ahead or self.watching or link.inflight or not done:
+                    self.settled(link, done, micros)
+                else:  # the same for the plainest case: a round trip
+                    with self.lock:
+                        link.line.dirty = False
+                        self.done += done
+                        if micros > _SHORT_MICROS or link.depth < MOST_AHEAD:
+                            link.took(micros / done)
+                        if link.accepts:
+                            dispatcher.idle[link] = None
+                    if link.retiring is not None:
+                        self.listener.retiring(link)
                 if not (self._arming or link.line.armed):
                     # Whatever comes from it unasked is heard a little later.
                     self._arming = True

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Ahead of the task that runs, a worker has as many as it can do in this time: more than a thread of the owner may wait
 # for the GIL (sys.getswitchinterval(), 5 ms), so that it does not run dry meanwhile.
 _AHEAD_MICROS = 10_000
-_MOST_AHEAD = 256
+MOST_AHEAD = 256
 _TAIL_BYTES = 4096
 
 
@@ -131,7 +131,7 @@ class Link:
         """A task took so long: how many to send ahead."""
         was = self.micros
         self.micros = micros if was is None else was + (micros - was) * (0.5 if micros > was else 0.1)
-        self.depth = max(1, min(_MOST_AHEAD, int(_AHEAD_MICROS / (self.micros + 1))))
+        self.depth = max(1, min(MOST_AHEAD, int(_AHEAD_MICROS / (self.micros + 1))))
 
     def withdraw(self) -> list[TaskFuture]:
         """Take back what is not begun."""
