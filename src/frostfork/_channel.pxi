@@ -299,7 +299,7 @@ cdef class Line(Channel):
                 raise
             micros += <uint32_t> (<tuple> frame)[2]
             done += 1
-        return (done, micros, frames[done:] if done else frames)
+        return (done, micros, frames[done:] if done < len(frames) else [])
 
     cdef bint settle_one(self, tuple frame) except -1:
         if frame[0] != FRAME_RESULT or frame[3] != 0 or not self.inflight:

@@ -70,6 +70,7 @@ class Collector:
             if not link.dead and not self._receive(link):
                 self._forget(link.socket.fileno())
             self._engine.settled(link, 0, 0)
+            link.arm()
 
     def _talked(self, link: Link, events: int) -> None:
         if events & select.EPOLLOUT:

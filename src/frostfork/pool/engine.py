@@ -99,10 +99,9 @@ class Engine:
                     raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
                 self.submitted += 1
                 self.dispatcher.submit(future)
-                link, before = future._link, self._unheard
-                if before is not None and (before is not link or len(link.inflight) > 1):
-                    before.arm()
-                self._unheard = None if link is None or link.line.armed else link
+                link = future._link
+                if link is None or link is not self._unheard or len(link.inflight) > 1:
+                    self._hear_all_but(link)
         except KeyboardInterrupt:
             self.sweep = True  # a worker may have been taken from the idle ones, and given nothing
             self.ring()
@@ -112,6 +111,14 @@ class Engine:
             self.ring()
         if self.dispatcher.large:
             self.write_large()
+
+    def _hear_all_but(self, link: Link | None) -> None:
+        """Of the worker that was just sent a task this thread may want to hear itself, by lead()."""
+        if self._unheard is not None:
+            self._unheard.arm()
+        if link is not None and len(link.inflight) > 1:
+            link.arm()
+        self._unheard = link
 
     def refuse(self, future: TaskFuture, error: BaseException) -> None:
         """What cannot be sent ends at once; a pool that takes nothing says so all the same."""
