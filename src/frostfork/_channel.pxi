@@ -67,7 +67,7 @@ cdef class Channel:
         return bool(self.outgoing)
 
     def send(self, uint8_t kind, uint32_t number, bytes body, uint32_t extra=0, uint8_t flags=0, int fd=-1):
-        """Send a frame, however long it takes. OSError if nobody is there. Handlers of signals run, and may raise."""
+        """Send a frame, however long it takes. OSError if nobody is there. Handlers of signals run and may raise."""
         cdef frame_head head
         cdef const char *data = PyBytes_AS_STRING(body)
         cdef size_t size = PyBytes_GET_SIZE(body), first = sizeof(head), at = 0
@@ -158,7 +158,7 @@ cdef class Channel:
         return True
 
     def receive(self, bint wait=False):
-        """The frames that have come, [] if none has, None at the end. With wait, handlers of signals run and may raise."""
+        """The frames that have come, [] if none has, None at the end. With wait, handlers of signals run."""
         cdef int fds[FF_CHANNEL_FDS]
         cdef size_t n_fds = FF_CHANNEL_FDS
         cdef bint lost = False
@@ -248,7 +248,7 @@ cdef class Line(Channel):
         self.drop()
 
     def assign(self, future, uint8_t kind, uint32_t extra, bytes body, uint8_t flags, int fd=-1, bint more=False):
-        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is found out elsewhere."""
+        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is seen elsewhere."""
         cdef frame_head head
         self.sent += 1
         future._number = self.sent
@@ -339,9 +339,9 @@ cdef class Line(Channel):
     def lead(self, future, int epoll, int milliseconds, int bell):
         """Wait here for the result of the task that this worker is to do next, without a detour over another thread.
 
-        None if that cannot be now, else (how many results, their microseconds). The epoll set does not look at this socket
-        meanwhile, nor afterwards if nothing is left to come: see arm(). Frames that are no simple results are left to who listens to the bell, an eventfd. Handlers of
-        signals may raise.
+        None if that cannot be now, else (how many results, their microseconds). The epoll set does not look at this
+        socket meanwhile, nor afterwards if nothing is left to come: see arm(). Frames that are no simple results are
+        left to who listens to the bell, an eventfd. Handlers of signals may raise.
         """
         cdef pollfd look
         cdef int ready

@@ -63,7 +63,7 @@ def test_map_takes_no_more_than_its_buffer(pool: ForkPool) -> None:
 
 
 def test_map_is_over_after_its_timeout(pool: ForkPool) -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         list(pool.map(work.sleep, [0.5, 0.5], timeout=0.05))
 
 

@@ -9,7 +9,6 @@ import traceback
 from frostfork.errors import RemoteError
 from frostfork.pool.payload import Payload, decode, encode, plain
 
-
 _OURS = "frostfork.pool."
 
 
