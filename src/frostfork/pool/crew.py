@@ -148,7 +148,7 @@ class Crew:
         """Fork what is missing. Seconds until the next look, if one is needed."""
         engine = self.engine
         with engine.lock:
-            links = [link for link in engine.dispatcher.links if not (link.retiring and link.idle)]
+            links = [each for each in engine.dispatcher.links if not (each.gone or (each.retiring and each.idle))]
             missing = self.size - len(links)
             if engine.closing:
                 queued = len(engine.dispatcher.pending) + len(engine.dispatcher.large)
@@ -276,6 +276,10 @@ class Crew:
     def refused(self, link: Link, why: str) -> None:
         self.engine.abort(PoolBroken(f"the initializer failed in worker {link.name}:\n{why}"))
         self._changed.set()
+
+    def gone(self) -> None:
+        if self._breaker.failures == 0:
+            self._changed.set()
 
     def buried(self, link: Link, code: int | None, in_task: bool) -> None:
         self._slots.append(link.slot)

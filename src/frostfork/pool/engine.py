@@ -58,6 +58,9 @@ class Listener(Protocol):
     def refused(self, link: Link, why: str) -> None:
         """Its initializer failed."""
 
+    def gone(self) -> None:
+        """A worker's process has ended."""
+
     def buried(self, link: Link, code: int | None, in_task: bool) -> None:
         """It is gone, and its tasks are seen to."""
 

@@ -48,7 +48,8 @@ class Link:
         self.retiring: str | None = None  # why it is to go
         self.ended = False  # told to end
         self.watched = False  # it will be killed if it does not
-        self.dead = False
+        self.gone = False  # its process has ended
+        self.dead = False  # and all that was its is seen to
         self.killed: str | None = None  # why, if the pool did it
         self.timed_out: TaskFuture | None = None  # for which it was killed
         self.reserved = False  # a large task is being written for it
