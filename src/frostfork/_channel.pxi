@@ -67,7 +67,7 @@ cdef class Channel:
         return bool(self.outgoing)
 
     def send(self, uint8_t kind, uint32_t number, bytes body, uint32_t extra=0, uint8_t flags=0, int fd=-1):
-        """Send a frame, however long it takes. OSError if nobody is there. Handlers of signals run, and may raise."""
+        """Send a frame, however long it takes. OSError if nobody is there. Handlers of signals run and may raise."""
         cdef frame_head head
         cdef const char *data = PyBytes_AS_STRING(body)
         cdef size_t size = PyBytes_GET_SIZE(body), first = sizeof(head), at = 0
@@ -158,7 +158,7 @@ cdef class Channel:
         return True
 
     def receive(self, bint wait=False):
-        """The frames that have come, [] if none has, None at the end. With wait, handlers of signals run and may raise."""
+        """The frames that have come, [] if none has, None at the end. With wait, handlers of signals run."""
         cdef int fds[FF_CHANNEL_FDS]
         cdef size_t n_fds = FF_CHANNEL_FDS
         cdef bint lost = False
@@ -227,12 +227,14 @@ cdef class Line(Channel):
     cdef readonly uint32_t sent  # the number of the last task
     cdef bint handling  # frames were handed to a thread that is not done with them
     cdef public bint dirty  # results were taken, and the pool does not know yet that there is room
+    cdef public bint armed  # the owner's epoll set looks at this socket
     cdef object __weakref__
     cdef object owner
 
     def __init__(self, int fd, Board board, size_t slot, owner):
         self.board = board
         self.slot = board.at(slot)
+        self.armed = True
         global _loads, _deque
         if _loads is None:
             import collections
@@ -248,7 +250,7 @@ cdef class Line(Channel):
         self.drop()
 
     def assign(self, future, uint8_t kind, uint32_t extra, bytes body, uint8_t flags, int fd=-1, bint more=False):
-        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is found out elsewhere.
+        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is seen elsewhere.
 
         OSError: the descriptor cannot be sent, since this process or user has too many; the task was not sent.
         """
@@ -312,7 +314,7 @@ cdef class Line(Channel):
                 raise
             micros += <uint32_t> (<tuple> frame)[2]
             done += 1
-        return (done, micros, frames[done:] if done else frames)
+        return (done, micros, frames[done:] if done < len(frames) else [])
 
     cdef bint settle_one(self, tuple frame) except -1:
         if frame[0] != FRAME_RESULT or frame[3] != 0 or not self.inflight:
@@ -348,9 +350,9 @@ cdef class Line(Channel):
     def lead(self, future, int epoll, int milliseconds, int bell):
         """Wait here for the result of the task that this worker is to do next, without a detour over another thread.
 
-        None if that cannot be now, else (how many results, their microseconds). Meanwhile the epoll set does not look at
-        this socket. Frames that are no simple results are left to who listens to the bell, an eventfd. Handlers of
-        signals may raise.
+        None if that cannot be now, else (how many results, their microseconds). The epoll set does not look at this
+        socket meanwhile, nor afterwards if nothing is left to come: see arm(). Frames that are no simple results are
+        left to who listens to the bell, an eventfd. Handlers of signals may raise.
         """
         cdef pollfd look
         cdef int ready
@@ -360,9 +362,11 @@ cdef class Line(Channel):
         if self.outgoing:
             return None
         self.led = True
-        event.data.fd = self.fd
-        event.events = 0
-        epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)
+        if self.armed:
+            self.armed = False
+            event.data.fd = self.fd
+            event.events = 0
+            epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)
         try:
             if milliseconds >= 0:
                 look = pollfd(self.fd, POLLIN, 0)
@@ -383,5 +387,17 @@ cdef class Line(Channel):
             self.led = False
             if self.backlog is not None:
                 eventfd_write(bell, 1)
+            if self.inflight or self.partial or self.outgoing:
+                self.arm(epoll)
+
+    def arm(self, int epoll):
+        """Let the epoll set look at this socket, unless somebody leads, who sees to that at the end.
+
+        An idle worker's is not looked at after lead(): whoever submits and then waits needs no system call for it.
+        """
+        cdef epoll_event event
+        if not self.armed and not self.led:
+            self.armed = True
+            event.data.fd = self.fd
             event.events = EPOLLIN | (EPOLLOUT if self.outgoing else 0)
             epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)

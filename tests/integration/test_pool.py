@@ -63,7 +63,7 @@ def test_map_takes_no_more_than_its_buffer(pool: ForkPool) -> None:
 
 
 def test_map_is_over_after_its_timeout(pool: ForkPool) -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         list(pool.map(work.sleep, [0.5, 0.5], timeout=0.05))
 
 
@@ -72,6 +72,8 @@ def test_an_exception_arrives_with_its_traceback(pool: ForkPool) -> None:
     assert isinstance(error, KeyError) and error.args == ("what",)
     assert "in raise_it" in str(error.__cause__) and "pool_work.py" in str(error.__cause__)
     assert "worker.py" not in str(error.__cause__)
+    limited = pool.with_options(timeout=WAIT).submit(work.raise_it, KeyError("what")).exception(WAIT)
+    assert limited is not None and "worker.py" not in str(limited.__cause__)
 
 
 def test_exceptions_that_cannot_travel_are_told(pool: ForkPool) -> None:

@@ -72,6 +72,7 @@ class Collector:
             if not link.dead and not self._receive(link):
                 self._forget(link.socket.fileno())
             self._engine.settled(link, 0, 0)
+            link.arm()
 
     def _talked(self, link: Link, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -94,12 +95,15 @@ class Collector:
 
     def _gone(self, link: Link) -> None:
         self._forget(link.worker.fileno())
+        # Another can be on its way while this one's status is.
+        link.gone = True
+        self._engine.listener.gone()
         self._bury(link, _STATUS_SECONDS)
 
     def _bury(self, link: Link, left: float) -> None:
         ended = link.worker.poll()
         if ended is None and left > 0:
-            self._engine.timers.add(0.002, self._bury, link, left - 0.002)
+            self._engine.timers.add(0.001, self._bury, link, left - 0.001)
             return
         if not link.line.seize():
             # Somebody waits in it for a result, perhaps for ever, if what the worker forked has the other end. What was

@@ -104,6 +104,7 @@ class Crew:
         self.thread.join()
 
     def wake(self) -> None:
+        self.engine.watching = True
         self._changed.set()
 
     def refork(self) -> None:
@@ -148,7 +149,7 @@ class Crew:
         """Fork what is missing. Seconds until the next look, if one is needed."""
         engine = self.engine
         with engine.lock:
-            links = [link for link in engine.dispatcher.links if not (link.retiring and link.idle)]
+            links = [each for each in engine.dispatcher.links if not (each.gone or (each.retiring and each.idle))]
             missing = self.size - len(links)
             if engine.closing:
                 queued = len(engine.dispatcher.pending) + len(engine.dispatcher.large)
@@ -173,6 +174,7 @@ class Crew:
 
     def _failed(self, reason: str) -> None:
         self._breaker.failed(reason)
+        self.engine.watching = True
         self._failed_at = time.monotonic()
         log.warning("pool %s: %s", self._name, reason)
 
@@ -235,6 +237,7 @@ class Crew:
             log.warning("pool %s keeps its generation: %s", self._name, error)
             return
         self.generation = generation
+        engine.watching = True
         with engine.lock:
             self._old = [link for link in engine.dispatcher.links if link.generation < generation]
 
@@ -262,6 +265,7 @@ class Crew:
                 self.refork()
         if engine.closing or self._old:
             self._changed.set()
+        engine.watching = self._refork_after is not None or engine.closing or bool(self._old)
 
     def ready(self, link: Link) -> None:
         self._hooks.call("worker_ready", link.pid, link.name)
@@ -277,6 +281,10 @@ class Crew:
     def refused(self, link: Link, why: str) -> None:
         self.engine.abort(PoolBroken(f"the initializer failed in worker {link.name}:\n{why}"))
         self._changed.set()
+
+    def gone(self) -> None:
+        if self._breaker.failures == 0:
+            self._changed.set()
 
     def buried(self, link: Link, code: int | None, in_task: bool) -> None:
         self._slots.append(link.slot)

@@ -25,6 +25,7 @@ from frostfork.pool.broken import PoolBroken
 from frostfork.pool.deadline import Deadlines
 from frostfork.pool.dispatcher import Dispatcher
 from frostfork.pool.ending import died
+from frostfork.pool.link import MOST_AHEAD
 from frostfork.pool.outcome import decode_error
 from frostfork.pool.payload import decode
 from frostfork.pool.timers import Timers
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     Frame = tuple[int, int, int, int, bytes, int]
 
 _CLOSED = "cannot schedule new futures after shutdown"
+
+_ARM_SECONDS = 0.05
+_SHORT_MICROS = 20  # such tasks need no count of how many to send ahead
 
 log = logging.getLogger("frostfork.pool")
 
@@ -54,6 +58,9 @@ class Listener(Protocol):
     def refused(self, link: Link, why: str) -> None:
         """Its initializer failed."""
 
+    def gone(self) -> None:
+        """A worker's process has ended."""
+
     def buried(self, link: Link, code: int | None, in_task: bool) -> None:
         """It is gone, and its tasks are seen to."""
 
@@ -71,7 +78,10 @@ class Engine:
         self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.collector_ident: int | None = None
+        self.watching = True  # the listener wants to know when tasks end
         self.forked = False  # this is a copy in a fork of the owner
+        self._unheard: Link | None = None  # was sent a task, and is heard by nobody yet
+        self._arming = False  # arm_all() is due soon
         self.sweep = False  # workers may be idle without being known to be
         self.closing = False  # takes no more
         self.deadlines = Deadlines(self)
@@ -93,6 +103,9 @@ class Engine:
                     raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
                 self.submitted += 1
                 self.dispatcher.submit(future)
+                link = future._link
+                if link is None or link is not self._unheard or len(link.inflight) > 1:
+                    self._hear_all_but(link)
         except KeyboardInterrupt:
             self.sweep = True  # a worker may have been taken from the idle ones, and given nothing
             self.ring()
@@ -101,6 +114,14 @@ class Engine:
             self.deadlines.watch(future._hard_timeout)
         if self.dispatcher.large:
             self.write_large()
+
+    def _hear_all_but(self, link: Link | None) -> None:
+        """Of the worker that was just sent a task this thread may want to hear itself, by lead()."""
+        if self._unheard is not None:
+            self._unheard.arm()
+        if link is not None and len(link.inflight) > 1:
+            link.arm()
+        self._unheard = link
 
     def refuse(self, future: TaskFuture, error: BaseException) -> None:
         """What cannot be sent ends at once; a pool that takes nothing says so all the same."""
@@ -243,7 +264,7 @@ class Engine:
             self.ring()
         if dispatcher.large:
             self.write_large()
-        if ended or self.closing:
+        if self.watching:
             self.listener.worked()
         if link.retiring is not None:
             self.listener.retiring(link)
@@ -254,11 +275,35 @@ class Engine:
         try:
             taken = link.line.lead(future, self.epoll, wait, self.bell)
             if taken is not None:
-                self.settled(link, taken[0], taken[1])
+                done, micros = taken
+                dispatcher = self.dispatcher
+                if dispatcher.pending or dispatcher.ahead or self.watching or link.inflight or not done:
+                    self.settled(link, done, micros)
+                else:  # the same for the plainest case: a round trip
+                    with self.lock:
+                        link.line.dirty = False
+                        self.done += done
+                        if micros > _SHORT_MICROS or link.depth < MOST_AHEAD:
+                            link.took(micros / done)
+                        if link.accepts:
+                            dispatcher.idle[link] = None
+                    if link.retiring is not None:
+                        self.listener.retiring(link)
+                if not (self._arming or link.line.armed):
+                    # Whatever comes from it unasked is heard a little later.
+                    self._arming = True
+                    self.timers.add(_ARM_SECONDS, self._arm_all)
+                    self.ring()
         except BaseException:
             self.sweep = True  # the collector sees to what is left
             self.ring()
             raise
+
+    def _arm_all(self) -> None:
+        with self.lock:
+            self._arming = False
+            for link in self.dispatcher.links:
+                link.arm()
 
     def resolve(
         self, link: Link, future: TaskFuture, kind: int, micros: int, flags: int, body: bytes, fd: int

@@ -199,7 +199,7 @@ class ForkPool(Tasks):
         if engine.forked:
             return
         with engine.lock:
-            engine.closing = True
+            engine.closing = engine.watching = True
             queued = list(engine.dispatcher.pending) if cancel_futures else []
             queued += [f for link in engine.dispatcher.links for f in link.inflight] if cancel_futures else []
         for future in queued:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Ahead of the task that runs, a worker has as many as it can do in this time: more than a thread of the owner may wait
 # for the GIL (sys.getswitchinterval(), 5 ms), so that it does not run dry meanwhile.
 _AHEAD_MICROS = 10_000
-_MOST_AHEAD = 256
+MOST_AHEAD = 256
 _TAIL_BYTES = 4096
 
 
@@ -42,12 +42,14 @@ class Link:
         self.board = board
         self.slot = slot
         self._poller = poller
+        self._epoll = poller.fileno()
         self.skips = 0  # tasks that were taken back and that the worker has yet to pass over
         self.ready = False
         self.retiring: str | None = None  # why it is to go
         self.ended = False  # told to end
         self.watched = False  # it will be killed if it does not
-        self.dead = False
+        self.gone = False  # its process has ended
+        self.dead = False  # and all that was its is seen to
         self.killed: str | None = None  # why, if the pool did it
         self.timed_out: TaskFuture | None = None  # for which it was killed
         self.reserved = False  # a large task is being written for it
@@ -87,6 +89,12 @@ class Link:
             )
         if not sent and not more:
             self.flush()
+        self.arm()
+
+    def arm(self) -> None:
+        """Let the collector hear it."""
+        if not self.line.armed and not self.dead:
+            self.line.arm(self._epoll)
 
     def say(self, kind: int, body: bytes) -> None:
         """Send it something that is no task."""
@@ -94,6 +102,7 @@ class Link:
             self.line.say(kind, body)
         if self.line.unsent:
             self.flush()
+        self.arm()
 
     def flush(self) -> bool:
         """Whether all was sent. A worker that is gone is noticed elsewhere."""
@@ -101,6 +110,7 @@ class Link:
             if self.line.flush():
                 return True
             self._poller.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
+            self.line.armed = True
         except OSError:
             self.line.drop()
             return True
@@ -112,6 +122,7 @@ class Link:
             return False
         with contextlib.suppress(OSError):
             self._poller.modify(self.socket, select.EPOLLIN)
+            self.line.armed = True
         return True
 
     def seconds_since(self, nanos: int) -> float:
@@ -121,7 +132,7 @@ class Link:
         """A task took so long: how many to send ahead."""
         was = self.micros
         self.micros = micros if was is None else was + (micros - was) * (0.5 if micros > was else 0.1)
-        self.depth = max(1, min(_MOST_AHEAD, int(_AHEAD_MICROS / (self.micros + 1))))
+        self.depth = max(1, min(MOST_AHEAD, int(_AHEAD_MICROS / (self.micros + 1))))
 
     def withdraw(self) -> list[TaskFuture]:
         """Take back what is not begun."""

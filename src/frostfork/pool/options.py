@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from frostfork import _settings
+
+if TYPE_CHECKING:
+    from frostfork.pool.future import TaskFuture
 
 _KILL_AFTER = 5.0  # seconds that a task has to obey its soft timeout
 
@@ -30,4 +33,12 @@ class Options(NamedTuple):
         hard = self.hard_timeout
         if hard is None and self.timeout is not None:
             hard = self.timeout + _KILL_AFTER
-        return self._replace(hard_timeout=None if hard is None or math.isinf(hard) else hard)
+        found = self._replace(hard_timeout=None if hard is None or math.isinf(hard) else hard)
+        return PLAIN if found == PLAIN else found
+
+    def apply(self, future: TaskFuture) -> None:
+        """To a task that is yet to be submitted."""
+        future._timeout, future._hard_timeout, future._retries = self
+
+
+PLAIN = Options()  # the one object that says so

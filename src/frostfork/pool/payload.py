@@ -28,6 +28,7 @@ _ALIGN = 64
 _MOST_PIECES = 512  # in one writev; the kernel's limit is 1024
 _SIZE = 8
 _MOST_FUNCTIONS = 256
+_SMALL = frozenset((bool, float, int, type(None)))
 
 
 CALL = 4  # in a frame's flags: the length of the function's pickle, that, and the pickle of its arguments
@@ -66,6 +67,9 @@ def encode(value: object, names: MainNames | None = None) -> bytes | Payload:
 
     cloudpickle, where installed, does that, and takes what pickle refuses, such as lambdas. Raises what pickle raises.
     """
+    if type(value) in _SMALL:
+        data = pickle.dumps(value, 5)
+        return data if len(data) < LARGE_BYTES else Payload([data])
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = pickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -163,7 +167,7 @@ class Functions:
         self._known: dict[bytes, Callable[..., Any]] = {}
 
     def decode(self, body: bytes) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        end = 2 + int.from_bytes(body[:2], "little")
+        end = 2 + body[0] + (body[1] << 8)
         name = body[2:end]
         function = self._known.get(name)
         if function is None:

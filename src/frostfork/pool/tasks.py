@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from frostfork.pool.future import TaskFuture
+from frostfork.pool.options import PLAIN
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
@@ -34,21 +35,18 @@ class Tasks(Executor):
         fork of the process that made the pool.
         """
         engine = self._engine
-        engine.check_owner()
+        if engine.forked:
+            engine.check_owner()
         try:
             payload, flags = self._calls.encode(fn, args, kwargs)
         except Exception as error:
-            future = TaskFuture(engine, b"")
+            future = TaskFuture(engine, b"", 0)
             engine.refuse(future, error)
             return future
         future = TaskFuture(engine, payload, flags)
-        timeout, hard, retries = self._options
-        if timeout is not None:
-            future._timeout = timeout
-        if hard is not None:
-            future._hard_timeout = hard
-        if retries:
-            future._retries = retries
+        options = self._options
+        if options is not PLAIN:
+            options.apply(future)
         engine.submit(future)
         return future
 

@@ -130,24 +130,17 @@ class Worker:
 
     def _do(self, kind: int, number: int, extra: int, flags: int, body: bytes, fd: int) -> None:
         value: Any = None
-        kwargs: dict[str, Any] = {}
         out: bytes | Payload = b""
         answer = frames.RESULT
         mem = -1
         try:
             self._in_task = True
             try:
-                if flags == CALL:
+                if flags == CALL and kind == frames.TASK:
                     function, args = self._functions.decode(body)
-                else:
-                    function, args, kwargs = decode(body, flags, fd)
-                if kind == frames.TIMED_TASK:
-                    with self._alarm.set(extra / 1000):
-                        value = function(*args, **kwargs)
-                elif kwargs:
-                    value = function(*args, **kwargs)
-                else:
                     value = function(*args)
+                else:
+                    value = self._call(kind, extra, flags, body, fd)
                 out = encode(value)
             finally:
                 self._in_task = False
@@ -181,6 +174,17 @@ class Worker:
         if self._limited:
             self._meter.look_if_limited()
             self._check_limits()
+
+    def _call(self, kind: int, extra: int, flags: int, body: bytes, fd: int) -> Any:
+        kwargs: dict[str, Any] = {}
+        if flags == CALL:
+            function, args = self._functions.decode(body)
+        else:
+            function, args, kwargs = decode(body, flags, fd)
+        if kind == frames.TIMED_TASK:
+            with self._alarm.set(extra / 1000):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
 
     def _check_limits(self) -> None:
         why = self._limits.exceeded(self._tasks, self._meter.bytes, time.monotonic() - self._born)
