@@ -6,8 +6,8 @@
 #define FROSTFORK_OS_BOARD_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 
 // Caller-owned: one process's view of the board.
 struct ff_board {

@@ -64,8 +64,10 @@ class Storm:
             file.truncate(args.marks)
         with open(self.path, "r+b") as file:
             self.marks = mmap.mmap(file.fileno(), 0)
+        self.born = time.monotonic()
         self.counts: collections.Counter[str] = collections.Counter()
         self.wrong: list[str] = []
+        self.last: collections.deque[tuple[float, str]] = collections.deque(maxlen=40)
         self.over = threading.Event()
         self.next_number = 0
         self.pool = ForkPool(
@@ -78,6 +80,10 @@ class Storm:
             refork_after=2000,
             start=args.start,
         )
+
+    def complain(self, text: str) -> None:
+        self.wrong.append(text)
+        print(f"WRONG after {time.monotonic() - self.born:.3f} s: {text}", flush=True)
 
     # --- tasks
 
@@ -167,7 +173,7 @@ class Storm:
                 try:
                     mine.append((number, kind, case, case.submit(self.pool)))
                 except BaseException as error:
-                    self.wrong.append(f"submit of {kind} raised {error!r}")
+                    self.complain(f"submit of {kind} raised {error!r}")
                     break
                 if r.random() < 0.01:
                     victim = r.choice(mine)
@@ -187,13 +193,13 @@ class Storm:
     def check(self, number: int, kind: str, case: Case, future: Future[Any]) -> None:
         if future.cancelled():
             if self.marks[number]:
-                self.wrong.append(f"{kind} {number} ran though it was cancelled")
+                self.complain(f"{kind} {number} ran though it was cancelled")
             return
         try:
             value = future.result(LAST_SECONDS)
         except TimeoutError as error:
             if not isinstance(error, TaskTimeout):
-                self.wrong.append(f"{kind} {number} did not end: {future!r}, {self.pool.stats()}")
+                self.complain(f"{kind} {number} did not end: {future!r}, {self.pool.stats()}")
                 return
             ended: BaseException | None = error
         except BaseException as error:
@@ -201,19 +207,20 @@ class Storm:
         else:
             ended = None
             if case.always or not case.check(value):
-                self.wrong.append(f"{kind} {number} gave {str(value)[:100]}")
+                self.complain(f"{kind} {number} gave {str(value)[:100]}")
         self.counts[kind] += 1
         if ended is not None:
             self.counts[f"{kind}: {type(ended).__name__}"] += 1
-            allowed = (*case.reasons, WorkerDied, KeyboardInterrupt)
+            # Memory ends in the worker in which a task has limited it, and an interrupt meets whatever runs.
+            allowed = (*case.reasons, WorkerDied, KeyboardInterrupt, MemoryError)
             if not isinstance(ended, allowed):
                 text = "".join(traceback.format_exception(type(ended), ended, ended.__traceback__))
-                self.wrong.append(f"{kind} {number} raised {text}")
+                self.complain(f"{kind} {number} raised {text}")
             if not str(ended) and not isinstance(ended, (MemoryError, KeyboardInterrupt)):
-                self.wrong.append(f"{kind} {number} gave no reason: {ended!r}")
+                self.complain(f"{kind} {number} gave no reason: {ended!r}")
         ran = self.marks[number]
         if ran > 1 + case.retries or (ended is None and ran == 0):
-            self.wrong.append(f"{kind} {number} ran {ran} times")
+            self.complain(f"{kind} {number} ran {ran} times and ended with {ended!r}; {getattr(future, 'record', None)}")
 
     # --- calamities
 
@@ -226,8 +233,9 @@ class Storm:
             try:
                 getattr(self, "_" + name)(r)
             except Exception:
-                self.wrong.append(f"the storm itself failed: {traceback.format_exc()}")
+                self.complain(f"the storm itself failed: {traceback.format_exc()}")
             self.counts[f"calamity: {name}"] += 1
+            self.last.append((round(time.monotonic() - self.born, 3), name))
 
     def _kill_worker(self, r: random.Random, number: int = signal.SIGKILL) -> None:
         workers = self.pool.stats().workers
@@ -323,8 +331,7 @@ _CALAMITIES = {
 }
 
 
-# A large task also ends so where files or descriptors run out, or in a worker whose memory a task before it has limited.
-_LARGE = (OSError, RemoteError, MemoryError)
+_LARGE = (OSError, RemoteError)  # where files or descriptors run out
 
 
 def _no(value: object) -> bool:
@@ -458,12 +465,12 @@ def run(args: argparse.Namespace, directory: str) -> int:
         storm.pool.shutdown()
         took = time.monotonic() - ending
     if took > LAST_SECONDS:
-        storm.wrong.append(f"shutdown took {took:.1f} s")
+        storm.complain(f"shutdown took {took:.1f} s")
     if stats.queued or stats.running or stats.submitted != stats.done + stats.failed + stats.cancelled:
-        storm.wrong.append(f"the counts do not add up: {stats._replace(workers=())}")
+        storm.complain(f"the counts do not add up: {stats._replace(workers=())}")
     storm.marks.close()
     os.unlink(storm.path)
-    wrong, counts, numbers = storm.wrong, storm.counts, storm.next_number
+    wrong, counts, numbers, last = storm.wrong, storm.counts, storm.next_number, storm.last
     del storm
     said = silence.end()
     for _ in range(3):  # what finalizers let go goes at the next
@@ -471,18 +478,19 @@ def run(args: argparse.Namespace, directory: str) -> int:
     with contextlib.suppress(ChildProcessError):  # orphans of workers that had forked
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    wrong += [f"left behind: {each}" for each in left_over(before, shared, directory)]
+    for each in left_over(before, shared, directory):
+        wrong.append(f"left behind: {each}")
+        print(wrong[-1])
     for name, count in sorted(counts.items()):
         print(f"{count:8}  {name}")
     print(
         f"{numbers} tasks in {time.monotonic() - start:.1f} s, {stats.started} workers, {stats.generation} generations, "
         f"shutdown in {took:.2f} s, {silence.bytes} bytes of standard error"
     )
-    for each in wrong[:20]:
-        print("WRONG:", each)
     if b"met an error" in said:
         wrong.append("a thread of the pool met an error")
     if wrong:
+        print("the last calamities:", *last)
         print(said.decode(errors="replace")[-20_000:])
         print(f"{len(wrong)} wrong with --seed {seed} --start {args.start}")
     return 1 if wrong else 0
@@ -504,7 +512,7 @@ def watch(storm: Storm, start: float, seconds: float) -> None:
             flush=True,
         )
         if mine > 2 * first + 100:
-            storm.wrong.append(f"the owner grew from {first} to {mine} MB")
+            storm.complain(f"the owner grew from {first} to {mine} MB")
 
 
 def main() -> int:

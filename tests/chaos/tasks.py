@@ -141,7 +141,7 @@ def drown(number: int) -> int:
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * mmap.PAGESIZE
     resource.setrlimit(resource.RLIMIT_AS, (used, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    return len([bytearray(1 << 20) for _ in range(64)])
+    return len([bytearray(1 << 20) for _ in range(256)])
 
 
 def overrun(number: int, seconds: float) -> int:

@@ -63,7 +63,7 @@ def test_map_takes_no_more_than_its_buffer(pool: ForkPool) -> None:
 
 
 def test_map_is_over_after_its_timeout(pool: ForkPool) -> None:
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         list(pool.map(work.sleep, [0.5, 0.5], timeout=0.05))
 
 
@@ -72,6 +72,8 @@ def test_an_exception_arrives_with_its_traceback(pool: ForkPool) -> None:
     assert isinstance(error, KeyError) and error.args == ("what",)
     assert "in raise_it" in str(error.__cause__) and "pool_work.py" in str(error.__cause__)
     assert "worker.py" not in str(error.__cause__)
+    limited = pool.with_options(timeout=WAIT).submit(work.raise_it, KeyError("what")).exception(WAIT)
+    assert limited is not None and "worker.py" not in str(limited.__cause__)
 
 
 def test_exceptions_that_cannot_travel_are_told(pool: ForkPool) -> None:
@@ -95,10 +97,14 @@ def test_what_cannot_be_pickled_fails_its_own_task(pool: ForkPool) -> None:
     assert pool.stats().failed == 4
 
 
+def _successor() -> Callable[[int], int]:
+    return lambda x: x + 1
+
+
 def test_lambdas_go_by_cloudpickle(pool: ForkPool) -> None:
     pytest.importorskip("cloudpickle")
     assert pool.submit(lambda: 5).result(WAIT) == 5
-    inner = pool.submit(lambda: lambda x: x + 1).result(WAIT)
+    inner: Callable[[int], int] = pool.submit(_successor).result(WAIT)
     assert inner(1) == 2
 
 
@@ -129,8 +135,8 @@ def test_retries_run_a_task_elsewhere(pool: ForkPool, tmp_path: Path) -> None:
     future = pool.with_options(retries=1).submit(work.die_once, str(tmp_path / "died"), signal.SIGKILL)
     assert future.result(WAIT) in {worker.pid for worker in pool.stats().workers}
     assert pool.stats().retried == 1 and future.record.attempts == 2  # type: ignore[attr-defined]
-    future = pool.with_options(retries=2).submit(work.die, signal.SIGKILL)
-    assert isinstance(future.exception(WAIT), WorkerDied)
+    fatal = pool.with_options(retries=2).submit(work.die, signal.SIGKILL)
+    assert isinstance(fatal.exception(WAIT), WorkerDied)
     assert pool.stats().retried == 3
 
 
@@ -212,7 +218,7 @@ def test_asyncio_runs_and_cancels(pool: ForkPool, tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         assert await loop.run_in_executor(pool, work.double, 21) == 42
         begun = [loop.run_in_executor(pool, work.wait_for, str(gate)) for _ in range(2)]
-        while not pool.stats().running == 2:
+        while pool.stats().running != 2:
             await asyncio.sleep(0.005)
         queued = loop.run_in_executor(pool, work.leave, str(ran))
         queued.cancel()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a pool looks after its workers: time limits, recycling, new generations, those that do not answer or end at once."""
+"""How a pool looks after its workers: time limits, recycling, new generations, silence, early ends."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -11,7 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from frostfork import ConfigurationError, ForkPool, PoolBroken, RecyclePolicy, TaskTimeout, WorkerDied
+from frostfork import (
+    ConfigurationError,
+    ForkPool,
+    LearningTemplate,
+    PoolBroken,
+    RecyclePolicy,
+    TaskTimeout,
+    WorkerDied,
+    Zygote,
+)
 from tests.integration import pool_work as work
 from tests.integration.forking import run_script
 from tests.integration.pool_work import WAIT, until
@@ -94,6 +104,9 @@ def test_idle_workers_are_recycled_for_their_age() -> None:
         assert pool.stats().died == 0
 
 
+_HELD = ["busy", "retiring"]
+
+
 def test_a_new_generation_takes_over_one_by_one(tmp_path: Path) -> None:
     gates = [tmp_path / "one", tmp_path / "two"]
     with ForkPool(3) as pool:
@@ -107,9 +120,7 @@ def test_a_new_generation_takes_over_one_by_one(tmp_path: Path) -> None:
             lambda: sum(each.generation == 2 and each.state == "idle" for each in pool.stats().workers) == 1
         )
         assert pool.submit(work.double, 1).result(WAIT) == 2
-        until(lambda: any(each.state == "retiring" for each in pool.stats().workers))
-        old = [each for each in pool.stats().workers if each.generation == 1]
-        assert sorted(each.state for each in old) == ["busy", "retiring"]
+        until(lambda: sorted(each.state for each in pool.stats().workers if each.generation == 1) == _HELD)
         for gate in gates:
             gate.touch()
         assert all(future.result(WAIT) for future in busy)
@@ -151,16 +162,20 @@ def test_a_long_task_is_no_sign_of_trouble() -> None:
 
 def test_workers_that_get_ready_too_slowly_break_the_pool() -> None:
     start = time.monotonic()
-    with ForkPool(1, initializer=work.sleep, initargs=(WAIT,), ready_timeout=0.05) as pool:
-        with pytest.raises(PoolBroken, match="not ready after 0.05 s"):
-            pool.submit(work.double, 1).result(WAIT)
+    with (
+        ForkPool(1, initializer=work.sleep, initargs=(WAIT,), ready_timeout=0.05) as pool,
+        pytest.raises(PoolBroken, match="not ready after"),
+    ):
+        pool.submit(work.double, 1).result(WAIT)
     assert time.monotonic() - start > 2  # it backs off: 0.05 + 0.1 + 0.2 + … s
 
 
 def test_workers_that_die_at_birth_break_the_pool_with_their_last_words() -> None:
-    with ForkPool(2, initializer=work.die, initargs=(signal.SIGSEGV, "no luck")) as pool:
-        with pytest.raises(PoolBroken, match=r"SIGSEGV(.|\n)*no luck"):
-            pool.submit(work.double, 1).result(WAIT)
+    with (
+        ForkPool(2, initializer=work.die, initargs=(signal.SIGSEGV, "no luck")) as pool,
+        pytest.raises(PoolBroken, match=r"SIGSEGV(.|\n)*no luck"),
+    ):
+        pool.submit(work.double, 1).result(WAIT)
 
 
 def test_tasks_that_kill_their_workers_do_not_break_the_pool() -> None:
@@ -199,9 +214,10 @@ def test_hooks_are_called() -> None:
         assert pool.submit(work.variable, "FF_AFTER_FORK").result(WAIT) == str(first)
         pool.submit(work.die, signal.SIGKILL).exception(WAIT)
         second = pool.submit(work.pid).result(WAIT)
-    assert said[:3] == [("before", "crew-1"), ("ready", "crew-1", first), ("exit", "crew-1", first, -9)]
-    assert said[3:5] == [("before", "crew-2"), ("ready", "crew-2", second)]
-    assert said[5][:3] == ("exit", "crew-2", second) and len(said) == 6
+    lives = [[each for each in said if each[1] == name] for name in ("crew-1", "crew-2")]
+    assert lives[0] == [("before", "crew-1"), ("ready", "crew-1", first), ("exit", "crew-1", first, -9)]
+    assert lives[1] == [("before", "crew-2"), ("ready", "crew-2", second), ("exit", "crew-2", second, 0)]
+    assert len(said) == 6
 
 
 def _after_fork() -> None:
@@ -328,3 +344,59 @@ def test_a_full_table_of_descriptors_costs_no_task() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         until(lambda: len(all_idle(pool)) == 2)
+
+
+def test_a_pool_of_a_process_with_threads_starts_afresh() -> None:
+    """The zygote is executed; what the program's file does not define goes by value."""
+    answer = run_script(
+        """
+        import json, sys, threading
+        from frostfork import ForkPool
+        from tests.integration import pool_work as work
+
+        stop = threading.Event()
+        threading.Thread(target=stop.wait, daemon=True).start()
+
+        class Here:
+            def __init__(self, value):
+                self.value = value
+
+        def here(thing):
+            return Here(thing.value + 1)
+
+        with ForkPool(2) as pool:
+            found = [pool.submit(work.double, 4).result(20)]
+            try:
+                import cloudpickle
+            except ImportError:
+                error = pool.submit(here, Here(1)).exception(20)
+                found.append(2 if "__main__" in str(error) else str(error))
+            else:
+                back = pool.submit(here, Here(1)).result(20)
+                found.append(back.value if type(back) is Here else str(type(back)))
+        print(json.dumps(found))
+        """
+    )
+    assert answer == [8, 2]
+
+
+def test_a_pool_can_have_a_template_that_learns() -> None:
+    _learn()
+    gc.collect()  # the template has a file, which goes with it
+
+
+def _learn() -> None:
+    with ForkPool(2, template=LearningTemplate(["json"], canary=None)) as pool:
+        assert "json" in pool.submit(work.modules).result(WAIT)
+        assert list(pool.map(work.double, range(50))) == [2 * each for each in range(50)]
+        pool.refork()
+        until(lambda: {each.generation for each in pool.stats().workers} == {2})
+        assert pool.submit(work.double, 3).result(WAIT) == 6
+
+
+def test_a_zygote_can_serve_several_pools() -> None:
+    with Zygote() as zygote:
+        with ForkPool(1, zygote=zygote) as one, ForkPool(1, zygote=zygote) as two:
+            assert one.submit(work.double, 1).result(WAIT) == 2
+            assert two.submit(work.double, 2).result(WAIT) == 4
+        assert zygote.alive

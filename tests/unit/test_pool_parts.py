@@ -63,7 +63,7 @@ def test_an_exception_has_its_traceback_as_its_cause() -> None:
         except ZeroDivisionError as first:
             raise KeyError("second") from first
     except KeyError as error:
-        found = decode_error(*frame(encode_error(error, skip=0)))
+        found = decode_error(*frame(encode_error(error)))
     assert isinstance(found, KeyError) and found.args == ("second",)
     text = str(found.__cause__)
     assert "ZeroDivisionError: first" in text and "KeyError: 'second'" in text and "direct cause" in text
@@ -71,7 +71,7 @@ def test_an_exception_has_its_traceback_as_its_cause() -> None:
 
 def test_an_exception_that_cannot_be_pickled_is_told() -> None:
     error = ValueError("why", threading.Lock())
-    found = decode_error(*frame(encode_error(error, skip=0)))
+    found = decode_error(*frame(encode_error(error)))
     assert isinstance(found, RemoteError) and "ValueError" in str(found) and "cannot be pickled" in str(found)
 
 
@@ -114,7 +114,7 @@ def test_a_line_keeps_what_does_not_fit_for_later() -> None:
         while len(numbers) < 300:
             numbers += [number for _, number, _, _, body, _ in receiver.receive() or () if len(body) == 5000]
             line.flush()
-        assert numbers == list(range(1, 301)) and not line.unsent
+        assert (numbers, line.unsent) == (list(range(1, 301)), False)
         assert board.begin(0, 1)
         assert line.withdraw() == tasks[1:] and list(line.inflight) == tasks[:1]
         assert board.look(0)[:2] == (1, 1)

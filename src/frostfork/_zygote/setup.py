@@ -83,5 +83,6 @@ def preparation(import_main: bool) -> dict[str, Any]:
         elif path is not None:
             if not os.path.isabs(path) and folder is not None:
                 path = os.path.join(folder, path)
-            data["init_main_from_path"] = os.path.normpath(path)
+            if os.path.exists(path):  # not of what is typed in, or comes from standard input
+                data["init_main_from_path"] = os.path.normpath(path)
     return data

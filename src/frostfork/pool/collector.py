@@ -30,19 +30,16 @@ class Collector:
         self._handlers: dict[int, Callable[[int], None]] = {engine.bell: self._rung}
         self._pipes: dict[int, Link] = {}
         engine.poller.register(engine.bell, select.EPOLLIN)
-        self.buried: Callable[[Link, int | None, bool], None] = lambda link, code, in_task: None
         self.stopping = False
         self.thread = threading.Thread(target=self._run, name=f"{name}-collector", daemon=True)
 
     def add(self, link: Link, stderr: int) -> None:
         """Look after a worker. stderr: the read end of its standard error."""
         self._pipes[stderr] = link
-        self._handlers[stderr] = lambda events: self._heard(stderr)
+        self._handlers[stderr] = lambda _: self._heard(stderr)
         self._handlers[link.socket.fileno()] = lambda events: self._talked(link, events)
-        assert link.worker is not None
-        pidfd = link.worker.fileno()
-        self._handlers[pidfd] = lambda events: self._gone(link, pidfd)
-        for fd in (stderr, link.socket.fileno(), pidfd):
+        self._handlers[link.worker.fileno()] = lambda _: self._gone(link)
+        for fd in (stderr, link.socket.fileno(), link.worker.fileno()):
             self._engine.poller.register(fd, select.EPOLLIN)
 
     def _run(self) -> None:
@@ -65,7 +62,7 @@ class Collector:
         bell, engine.bell = engine.bell, -1
         os.close(bell)
 
-    def _rung(self, events: int) -> None:
+    def _rung(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._engine.bell)
         with self._engine.lock:
@@ -75,6 +72,7 @@ class Collector:
             if not link.dead and not self._receive(link):
                 self._forget(link.socket.fileno())
             self._engine.settled(link, 0, 0)
+            link.arm()
 
     def _talked(self, link: Link, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -95,15 +93,17 @@ class Collector:
                 link.line.handled()
         return came is not None
 
-    def _gone(self, link: Link, pidfd: int) -> None:
-        self._forget(pidfd)
+    def _gone(self, link: Link) -> None:
+        self._forget(link.worker.fileno())
+        # Another can be on its way while this one's status is.
+        link.gone = True
+        self._engine.listener.gone()
         self._bury(link, _STATUS_SECONDS)
 
     def _bury(self, link: Link, left: float) -> None:
-        assert link.worker is not None
         ended = link.worker.poll()
         if ended is None and left > 0:
-            self._engine.timers.add(0.002, self._bury, link, left - 0.002)
+            self._engine.timers.add(0.001, self._bury, link, left - 0.001)
             return
         if not link.line.seize():
             # Somebody waits in it for a result, perhaps for ever, if what the worker forked has the other end. What was
@@ -119,7 +119,7 @@ class Collector:
                 self._heard(fd, last=True)
         self._forget(link.socket.fileno())
         code = None if ended is None else ended.code
-        self.buried(link, code, self._engine.lost(link, code))
+        self._engine.listener.buried(link, code, self._engine.lost(link, code))
 
     def _heard(self, fd: int, last: bool = False) -> None:
         """Pass a worker's standard error on, and remember its end.

@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
-import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from frostfork._core import Board
 from frostfork.errors import FrostforkError
@@ -21,8 +18,10 @@ from frostfork.pool.breaker import Breaker
 from frostfork.pool.broken import PoolBroken
 from frostfork.pool.collector import Collector
 from frostfork.pool.ending import describe
+from frostfork.pool.ends import Ends
 from frostfork.pool.engine import log
 from frostfork.pool.heart import Heart
+from frostfork.pool.hooks import Hooks
 from frostfork.pool.link import Link
 from frostfork.pool.payload import plain
 
@@ -67,7 +66,7 @@ class Crew:
         self._baseline = baseline
         self._hooks = hooks
         self._heart = Heart(engine, heartbeat)
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311 - for jitter
         self._numbers = itertools.count(1)
         self._board_slots = 2 * size + 8
         self._board = Board(self._board_slots)
@@ -81,11 +80,7 @@ class Crew:
         self.started = self.died = 0
         self.generation = 0
         self.collector = Collector(engine, name)
-        self.collector.buried = self._buried
-        engine.on_work = self._worked
-        engine.on_ready = self._ready
-        engine.on_retiring = self._retiring
-        engine.on_refused = self._refused
+        engine.listener = self
         self.thread = threading.Thread(target=self._run, name=f"{name}-crew", daemon=True)
 
     def begin(self) -> None:
@@ -109,6 +104,7 @@ class Crew:
         self.thread.join()
 
     def wake(self) -> None:
+        self.engine.watching = True
         self._changed.set()
 
     def refork(self) -> None:
@@ -153,7 +149,7 @@ class Crew:
         """Fork what is missing. Seconds until the next look, if one is needed."""
         engine = self.engine
         with engine.lock:
-            links = [link for link in engine.dispatcher.links if not (link.retiring and link.idle)]
+            links = [each for each in engine.dispatcher.links if not (each.gone or (each.retiring and each.idle))]
             missing = self.size - len(links)
             if engine.closing:
                 queued = len(engine.dispatcher.pending) + len(engine.dispatcher.large)
@@ -178,6 +174,7 @@ class Crew:
 
     def _failed(self, reason: str) -> None:
         self._breaker.failed(reason)
+        self.engine.watching = True
         self._failed_at = time.monotonic()
         log.warning("pool %s: %s", self._name, reason)
 
@@ -189,7 +186,7 @@ class Crew:
         workers: list[Worker] = []
         try:
             for _ in names:
-                ends.append(_Ends())
+                ends.append(Ends())  # noqa: PERF401 - those that were made are closed if one cannot be
             fds = [each.theirs(self._board.fd) for each in ends]
             workers = self._zygote.fork_many(
                 len(names), worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
@@ -203,7 +200,7 @@ class Crew:
             for each in ends:
                 each.close()
 
-    def _add(self, forked: Worker, name: str, ends: _Ends) -> None:
+    def _add(self, forked: Worker, name: str, ends: Ends) -> None:
         limits = self._recycle.limits(self._random)
         slot = self._slots.pop()  # at once: the collector puts slots back meanwhile, and one that two have is chaos
         try:
@@ -240,6 +237,7 @@ class Crew:
             log.warning("pool %s keeps its generation: %s", self._name, error)
             return
         self.generation = generation
+        engine.watching = True
         with engine.lock:
             self._old = [link for link in engine.dispatcher.links if link.generation < generation]
 
@@ -257,7 +255,7 @@ class Crew:
 
     # --- what the collector tells
 
-    def _worked(self) -> None:
+    def worked(self) -> None:
         engine = self.engine
         self._breaker.failures = 0
         if self._refork_after is not None:
@@ -267,24 +265,28 @@ class Crew:
                 self.refork()
         if engine.closing or self._old:
             self._changed.set()
+        engine.watching = self._refork_after is not None or engine.closing or bool(self._old)
 
-    def _ready(self, link: Link) -> None:
+    def ready(self, link: Link) -> None:
         self._hooks.call("worker_ready", link.pid, link.name)
         if self._old:
             self._changed.set()
 
-    def _retiring(self, link: Link) -> None:
+    def retiring(self, link: Link) -> None:
         if link.ended and not link.watched:
             link.watched = True
             self.engine.timers.add(_END_SECONDS, link.kill, "it did not end when told to")
         self._changed.set()
 
-    def _refused(self, link: Link, why: str) -> None:
+    def refused(self, link: Link, why: str) -> None:
         self.engine.abort(PoolBroken(f"the initializer failed in worker {link.name}:\n{why}"))
         self._changed.set()
 
-    def _buried(self, link: Link, code: int | None, in_task: bool) -> None:
-        link.worker = None  # closes its pidfd; whoever keeps a future keeps the link
+    def gone(self) -> None:
+        if self._breaker.failures == 0:
+            self._changed.set()
+
+    def buried(self, link: Link, code: int | None, in_task: bool) -> None:
         self._slots.append(link.slot)
         ended_well = link.ended or link.retiring is not None
         if not ended_well:
@@ -322,52 +324,3 @@ class Crew:
         engine.ring()
         self.collector.thread.join()
         self._board.close()
-
-
-class _Ends:
-    """The descriptors between the owner and a worker that is to be forked."""
-
-    def __init__(self) -> None:
-        self.socket, self._its_socket = socket.socketpair()
-        self._taken = False
-        self._fds: list[int] = []
-        try:
-            self._fds += os.pipe()  # its standard error
-            os.set_blocking(self._fds[0], False)
-        except OSError:
-            self.close()
-            raise
-
-    def theirs(self, board: int) -> tuple[int, int, int]:
-        return self._its_socket.fileno(), board, self._fds[1]
-
-    def take(self) -> int:
-        """The reading end; it and the socket are the caller's from now on."""
-        self._taken = True
-        return self._fds.pop(0)
-
-    def close(self) -> None:
-        self._its_socket.close()
-        if not self._taken:
-            self.socket.close()
-        while self._fds:
-            os.close(self._fds.pop())
-
-
-class Hooks:
-    """What the user wants to be called. A hook that fails is logged, and the pool goes on."""
-
-    def __init__(self, hooks: dict[str, Callable[..., object] | None], close: Callable[[], object]) -> None:
-        self._hooks = hooks
-        self._close = close
-
-    def call(self, name: str, *args: Any) -> None:
-        hook = self._hooks.get(name)
-        if hook is not None:
-            try:
-                hook(*args)
-            except Exception:
-                log.exception("the hook %s failed", name)
-
-    def close(self) -> None:
-        self._close()

@@ -33,6 +33,7 @@ class Dispatcher:
         self.ahead: set[Link] = set()  # that have tasks beyond the first
 
     def submit(self, future: TaskFuture) -> None:
+        """To an idle worker whose socket nobody looks at, if so: the caller sees to that."""
         if self.idle and not self.pending:
             link = self.idle.popitem()[0]
             payload = future._payload
@@ -60,6 +61,7 @@ class Dispatcher:
                     self._send(link, future, True)
             if link.line.unsent:
                 link.flush()
+            link.arm()
         if len(link.inflight) > 1:
             self.ahead.add(link)
         else:

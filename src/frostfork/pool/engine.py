@@ -11,28 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import select
 import threading
-import time
 import weakref
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from frostfork.errors import FrostforkError, TaskTimeout
 from frostfork.pool import frames
 from frostfork.pool.broken import PoolBroken
+from frostfork.pool.deadline import Deadlines
 from frostfork.pool.dispatcher import Dispatcher
 from frostfork.pool.ending import died
+from frostfork.pool.link import MOST_AHEAD
 from frostfork.pool.outcome import decode_error
 from frostfork.pool.payload import decode
 from frostfork.pool.timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from frostfork.pool.future import TaskFuture
     from frostfork.pool.link import Link
 
@@ -40,7 +38,31 @@ if TYPE_CHECKING:
 
 _CLOSED = "cannot schedule new futures after shutdown"
 
+_ARM_SECONDS = 0.05
+_SHORT_MICROS = 20  # such tasks need no count of how many to send ahead
+
 log = logging.getLogger("frostfork.pool")
+
+
+class Listener(Protocol):
+    """Who wants to know what becomes of workers. Called with no lock held."""
+
+    def worked(self) -> None:
+        """A worker ended a task, or something else changed in a pool that is closing."""
+
+    def ready(self, link: Link) -> None: ...
+
+    def retiring(self, link: Link) -> None:
+        """It takes no more tasks, and may have ended its last."""
+
+    def refused(self, link: Link, why: str) -> None:
+        """Its initializer failed."""
+
+    def gone(self) -> None:
+        """A worker's process has ended."""
+
+    def buried(self, link: Link, code: int | None, in_task: bool) -> None:
+        """It is gone, and its tasks are seen to."""
 
 
 class Engine:
@@ -56,16 +78,16 @@ class Engine:
         self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.collector_ident: int | None = None
+        self.watching = True  # the listener wants to know when tasks end
         self.forked = False  # this is a copy in a fork of the owner
+        self._unheard: Link | None = None  # was sent a task, and is heard by nobody yet
+        self._arming = False  # arm_all() is due soon
         self.sweep = False  # workers may be idle without being known to be
         self.closing = False  # takes no more
-        self._shortest = self._check_due = math.inf  # see check_times
+        self.deadlines = Deadlines(self)
         self.broken: PoolBroken | None = None
         self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
-        self.on_work: Callable[[], None] = lambda: None  # a worker ended a task
-        self.on_retiring: Callable[[Link], None] = lambda link: None
-        self.on_refused: Callable[[Link, str], None] = lambda link, why: None
-        self.on_ready: Callable[[Link], None] = lambda link: None
+        self.listener: Listener  # is set before the threads start
 
     def ring(self) -> None:
         """Let the collector look at what has changed."""
@@ -81,14 +103,25 @@ class Engine:
                     raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
                 self.submitted += 1
                 self.dispatcher.submit(future)
+                link = future._link
+                if link is None or link is not self._unheard or len(link.inflight) > 1:
+                    self._hear_all_but(link)
         except KeyboardInterrupt:
             self.sweep = True  # a worker may have been taken from the idle ones, and given nothing
             self.ring()
             raise
         if future._hard_timeout is not None:
-            self.watch(future._hard_timeout)
+            self.deadlines.watch(future._hard_timeout)
         if self.dispatcher.large:
             self.write_large()
+
+    def _hear_all_but(self, link: Link | None) -> None:
+        """Of the worker that was just sent a task this thread may want to hear itself, by lead()."""
+        if self._unheard is not None:
+            self._unheard.arm()
+        if link is not None and len(link.inflight) > 1:
+            link.arm()
+        self._unheard = link
 
     def refuse(self, future: TaskFuture, error: BaseException) -> None:
         """What cannot be sent ends at once; a pool that takes nothing says so all the same."""
@@ -157,8 +190,11 @@ class Engine:
                     if link.dead or link.retiring is not None:
                         self.dispatcher.requeue([future])
                     else:
-                        link.assign(future, body, flags, fd)
-                        link.flush()
+                        try:
+                            link.assign(future, body, flags, fd)
+                            link.flush()
+                        except OSError as error:  # the descriptor cannot be sent
+                            refused = error
                 if not link.dead:
                     self.dispatcher.refill(link)
                 self.dispatcher.refill_all()
@@ -179,7 +215,7 @@ class Engine:
         with self.lock:
             for kind, number, extra, flags, body, fd in came:
                 if kind == frames.RESULT or kind == frames.ERROR:
-                    if not link.inflight or link.inflight[0]._number != number:
+                    if not link.owes(number):
                         # The pool gave it up, or a task came back twice, in a fork of the worker.
                         if fd >= 0:
                             os.close(fd)
@@ -205,9 +241,9 @@ class Engine:
                 log.exception("what a future calls at its end failed")
         for kind, _, _, _, body, _ in came:
             if kind == frames.READY:
-                self.on_ready(link)
+                self.listener.ready(link)
             elif kind == frames.REFUSED:
-                self.on_refused(link, body.decode())
+                self.listener.refused(link, body.decode())
 
     def settled(self, link: Link, done: int, micros: int, more: int = 0) -> None:
         """A worker has ended tasks, and has room for others. done: of those, how many have their results."""
@@ -228,10 +264,10 @@ class Engine:
             self.ring()
         if dispatcher.large:
             self.write_large()
-        if ended or self.closing:
-            self.on_work()
+        if self.watching:
+            self.listener.worked()
         if link.retiring is not None:
-            self.on_retiring(link)
+            self.listener.retiring(link)
 
     def lead(self, future: TaskFuture, link: Link, timeout: float | None) -> None:
         """Wait for the task's end in the worker's own socket, if that can be. The future may have no result then."""
@@ -239,11 +275,35 @@ class Engine:
         try:
             taken = link.line.lead(future, self.epoll, wait, self.bell)
             if taken is not None:
-                self.settled(link, taken[0], taken[1])
+                done, micros = taken
+                dispatcher = self.dispatcher
+                if dispatcher.pending or dispatcher.ahead or self.watching or link.inflight or not done:
+                    self.settled(link, done, micros)
+                else:  # the same for the plainest case: a round trip
+                    with self.lock:
+                        link.line.dirty = False
+                        self.done += done
+                        if micros > _SHORT_MICROS or link.depth < MOST_AHEAD:
+                            link.took(micros / done)
+                        if link.accepts:
+                            dispatcher.idle[link] = None
+                    if link.retiring is not None:
+                        self.listener.retiring(link)
+                if not (self._arming or link.line.armed):
+                    # Whatever comes from it unasked is heard a little later.
+                    self._arming = True
+                    self.timers.add(_ARM_SECONDS, self._arm_all)
+                    self.ring()
         except BaseException:
             self.sweep = True  # the collector sees to what is left
             self.ring()
             raise
+
+    def _arm_all(self) -> None:
+        with self.lock:
+            self._arming = False
+            for link in self.dispatcher.links:
+                link.arm()
 
     def resolve(
         self, link: Link, future: TaskFuture, kind: int, micros: int, flags: int, body: bytes, fd: int
@@ -312,55 +372,6 @@ class Engine:
     def dispatcher_begun(self, link: Link) -> TaskFuture | None:
         first = link.inflight[0] if link.inflight else None
         return first if first is not None and link.has_begun(first) else None
-
-    def watch(self, hard: float) -> None:
-        """A task with this hard timeout was submitted."""
-        self._shortest = min(self._shortest, hard)
-        self._check_in(hard)
-
-    def _check_in(self, seconds: float) -> None:
-        due = time.monotonic() + seconds
-        if due < self._check_due:
-            self._check_due = due
-            self.timers.add(seconds, self.check_times, due)
-            self.ring()
-
-    def check_times(self, due: float) -> None:
-        """End the workers whose task is beyond its hard timeout.
-
-        One timer for all: no task that begins after a look can be due before the shortest timeout has passed, and a
-        timer for each would hold it, and its result, for all that time.
-        """
-        if due != self._check_due:
-            return  # another one came before it
-        self._check_due = math.inf
-        left = math.inf
-        with self.lock:
-            waits = bool(self.dispatcher.pending or self.dispatcher.large)
-            for link in self.dispatcher.links:
-                waits = waits or bool(link.inflight)
-                if link.inflight and not link.dead:
-                    left = min(left, self._left(link))
-        if waits:
-            self._check_in(max(0.001, min(left, self._shortest)))
-        else:
-            self._shortest = math.inf
-
-    def _left(self, link: Link) -> float:
-        """Seconds that the task which a worker runs still has. If none, the worker is killed."""
-        begun, _, _, since, *_ = link.board.look(link.slot)
-        future = next((each for each in link.inflight if each._number == begun), None)
-        hard = future._hard_timeout if future is not None else None
-        if future is None or hard is None or not since:
-            return math.inf
-        left = hard - link.seconds_since(since)
-        if left <= 0 and link.timed_out is None:
-            # What is behind it goes elsewhere first: then the kill can meet no other task.
-            self.dispatcher.requeue(link.withdraw())
-            if link.inflight and link.inflight[-1] is future and link.has_begun(future):
-                link.timed_out = future
-                link.kill(f"a task took more than {hard:g} s, so its worker {link.pid} was killed")
-        return left if left > 0 else math.inf
 
     def abort(self, error: PoolBroken) -> None:
         """Nothing will run any more: every future ends with this."""

@@ -3,140 +3,31 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
 import threading
-import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
 from concurrent.futures._base import PENDING
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from frostfork import _core
+from frostfork import _core, _settings
 from frostfork.errors import ConfigurationError, FrostforkError
-from frostfork.pool.crew import Crew, Hooks
+from frostfork.pool.crew import Crew
 from frostfork.pool.engine import Engine
-from frostfork.pool.future import TaskFuture
+from frostfork.pool.hooks import Hooks
 from frostfork.pool.main_names import MainNames
+from frostfork.pool.options import Options
 from frostfork.pool.payload import Calls, plain
 from frostfork.pool.pool_template import PoolTemplate
 from frostfork.pool.records import PoolStats, WorkerStats
+from frostfork.pool.tasks import Tasks
 from frostfork.recycle import RecyclePolicy
 from frostfork.zygote import Template, Zygote
 
 T = TypeVar("T")
 
-_KILL_AFTER = 5.0  # seconds that a task has to obey its soft timeout
 
-
-class Options(NamedTuple):
-    """How tasks are run. timeout: seconds after which TaskTimeout is raised in the task. hard_timeout: seconds after
-    which its worker is killed; 5 more than timeout unless given, math.inf for never. retries: how often the task may
-    be run again elsewhere when its worker dies.
-    """
-
-    timeout: float | None = None
-    hard_timeout: float | None = None
-    retries: int = 0
-
-    def checked(self) -> Options:
-        for name in ("timeout", "hard_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"{name} is {value!r}; allowed are None and seconds above 0")
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise ConfigurationError(f"retries is {self.retries!r}; allowed are whole numbers from 0")
-        hard = self.hard_timeout
-        if hard is None and self.timeout is not None:
-            hard = self.timeout + _KILL_AFTER
-        return self._replace(hard_timeout=None if hard is None or math.isinf(hard) else hard)
-
-
-class _Tasks(Executor):
-    """submit and map over an engine, with given options."""
-
-    _engine: Engine
-    _options: Options
-    _calls: Calls
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Run fn(*args, **kwargs) in a worker. What cannot be pickled is the future's exception, as elsewhere.
-
-        Raises RuntimeError after shutdown(), PoolBroken if the workers ended one after the other, FrostforkError in a
-        fork of the process that made the pool.
-        """
-        engine = self._engine
-        engine.check_owner()
-        try:
-            payload, flags = self._calls.encode(fn, args, kwargs)
-        except Exception as error:
-            future = TaskFuture(engine, b"")
-            engine.refuse(future, error)
-            return future
-        future = TaskFuture(engine, payload, flags)
-        timeout, hard, retries = self._options
-        if timeout is not None:
-            future._timeout = timeout
-        if hard is not None:
-            future._hard_timeout = hard
-        if retries:
-            future._retries = retries
-        engine.submit(future)
-        return future
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """As concurrent.futures' process pools have it. buffersize: no more than so many chunks are submitted ahead."""
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        end = None if timeout is None else time.monotonic() + timeout
-        calls = zip(*iterables)  # noqa: B905 - ends with the shortest, as Executor.map does
-        chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
-        first = chunks if buffersize is None else itertools.islice(chunks, buffersize)
-        futures = deque(self._submit_chunk(fn, chunk) for chunk in first)
-        return self._results(fn, futures, chunks if buffersize is not None else iter(()), end)
-
-    def _submit_chunk(self, fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> Future[list[T]]:
-        return self.submit(_run_chunk, fn, chunk)
-
-    def _results(
-        self,
-        fn: Callable[..., T],
-        futures: deque[Future[list[T]]],
-        more: Iterator[tuple[tuple[Any, ...], ...]],
-        end: float | None,
-    ) -> Iterator[T]:
-        try:
-            while futures:
-                future = futures[0]
-                results = future.result(None if end is None else end - time.monotonic())
-                futures.popleft()
-                del future
-                for chunk in more:
-                    futures.append(self._submit_chunk(fn, chunk))
-                    break
-                results.reverse()
-                while results:
-                    yield results.pop()
-        finally:
-            for each in futures:
-                each.cancel()
-
-
-class View(_Tasks):
+class View(Tasks):
     """A pool with other options; it shares the pool's workers and queue, and ends with it."""
 
     def __init__(self, pool: ForkPool, options: Options) -> None:
@@ -149,7 +40,7 @@ class View(_Tasks):
         """Nothing: it is the pool that is shut down."""
 
 
-class ForkPool(_Tasks):
+class ForkPool(Tasks):
     """Workers that are forked from a zygote, and replaced by others when they end, are due or do not answer.
 
     max_workers: by default as many as there are CPUs for this process. initializer(*initargs): runs in each worker.
@@ -169,7 +60,7 @@ class ForkPool(_Tasks):
         *,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
-        recycle: RecyclePolicy = RecyclePolicy(),
+        recycle: RecyclePolicy = RecyclePolicy(),  # noqa: B008 - it is frozen
         timeout: float | None = None,
         hard_timeout: float | None = None,
         retries: int = 0,
@@ -189,14 +80,25 @@ class ForkPool(_Tasks):
     ) -> None:
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
+        max_workers = _settings.index("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if refork_after is not None and refork_after < 1:
-            raise ConfigurationError(f"refork_after is {refork_after!r}; allowed are None and numbers from 1")
-        if max_unavailable < 1:
-            raise ConfigurationError(f"max_unavailable is {max_unavailable!r}; allowed are numbers from 1")
+        hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
+        for each, hook in (*hooks.items(), ("after_fork", after_fork)):
+            _settings.function(each, hook)
+        initargs = _settings.arguments("initargs", initargs)
+        _settings.instance("recycle", recycle, RecyclePolicy)
+        _settings.instance("zygote", zygote, Zygote, or_none=True)
+        _settings.instance("template", template, Template, or_none=True)
+        _settings.instance("name", name, str)
+        _settings.whole("refork_after", refork_after, 1, or_none=True)
+        _settings.whole("max_unavailable", max_unavailable, 1)
+        _settings.seconds("ready_timeout", ready_timeout)
+        _settings.seconds("heartbeat", heartbeat)
+        if zygote is not None and (template is not None or start != "auto"):
+            raise ConfigurationError("template and start are for the pool's own zygote: one that is given has its own")
         self._options = Options(timeout, hard_timeout, retries).checked()
         beginning = plain((after_fork, initializer, initargs))
         own = zygote is None
@@ -207,11 +109,11 @@ class ForkPool(_Tasks):
             zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
             names = names if start == "fork" else names.known_to(zygote)
         else:
-            names = MainNames({})
-        self._calls = Calls(names.are_strange)
+            zygote.start()
+            names = MainNames({}, complete=False)
+        self._calls = Calls(names)
         self._zygote = zygote
         self._engine = engine = Engine()
-        hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
         self._crew = Crew(
             engine,
             self._zygote,
@@ -258,7 +160,7 @@ class ForkPool(_Tasks):
             running = sum(len(link.inflight) for link in links)
             workers = []
             for link in links:
-                begun, _, tasks, since, busy, private, unshared = link.board.look(link.slot)
+                _, _, tasks, _, busy, private, unshared = link.board.look(link.slot)
                 state = "busy" if link.inflight else "idle" if link.ready else "starting"
                 workers.append(
                     WorkerStats(
@@ -297,7 +199,7 @@ class ForkPool(_Tasks):
         if engine.forked:
             return
         with engine.lock:
-            engine.closing = True
+            engine.closing = engine.watching = True
             queued = list(engine.dispatcher.pending) if cancel_futures else []
             queued += [f for link in engine.dispatcher.links for f in link.inflight] if cancel_futures else []
         for future in queued:
@@ -310,10 +212,6 @@ class ForkPool(_Tasks):
         raise FrostforkError(
             "a ForkPool cannot be sent to a worker: a task that needs a pool makes one of its own"
         )
-
-
-def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
-    return [fn(*args) for args in chunk]
 
 
 def _nothing() -> None:

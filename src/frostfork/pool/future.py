@@ -49,8 +49,7 @@ class TaskFuture(Future[Any]):
         # Not the base's, which makes all of what is above.
         self._engine = engine
         self._payload = payload
-        if flags:
-            self._flags = flags
+        self._flags = flags
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
@@ -60,6 +59,8 @@ class TaskFuture(Future[Any]):
                     self._waiters = []
                     self._done_callbacks = []
                     self._cond = threading.Condition()
+                    if (link := self._link) is not None:
+                        link.arm()
         assert self._cond is not None
         return self._cond
 
@@ -72,7 +73,7 @@ class TaskFuture(Future[Any]):
         self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def result(self, timeout: float | None = None) -> Any:
-        if self._state == PENDING:
+        if self._state is PENDING:
             timeout = self._lead(timeout)
         if self._state == FINISHED and self._exception is None:
             return self._result

@@ -37,7 +37,7 @@ class Heart:
                     self._look_at(link)
 
     def _look_at(self, link: Link) -> None:
-        begun, limit, tasks, since, *_ = link.board.look(link.slot)
+        begun, _, tasks, since, *_ = link.board.look(link.slot)
         if since:
             link.asked = None
             stopped = link.is_stopped()
@@ -48,7 +48,7 @@ class Heart:
             self._judge(link, (begun, tasks), "it did not begin what it was sent")
         elif link.max_age is not None and time.monotonic() - link.born >= link.max_age:
             self._engine.dispatcher.retire(link, f"is {time.monotonic() - link.born:.1f} s old")
-            self._engine.on_retiring(link)
+            self._engine.listener.retiring(link)
         else:
             link.seen = None
             link.asked = time.monotonic()

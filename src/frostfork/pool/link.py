@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Ahead of the task that runs, a worker has as many as it can do in this time: more than a thread of the owner may wait
 # for the GIL (sys.getswitchinterval(), 5 ms), so that it does not run dry meanwhile.
 _AHEAD_MICROS = 10_000
-_MOST_AHEAD = 256
+MOST_AHEAD = 256
 _TAIL_BYTES = 4096
 
 
@@ -35,19 +35,21 @@ class Link:
         self.socket = sock
         self.line = Line(sock.fileno(), board, slot, self)
         self.inflight: deque[TaskFuture] = self.line.inflight
-        self.worker: Worker | None = worker  # None once it has ended and everything was said
+        self._worker: Worker | None = worker
         self.pid = worker.pid
         self.name = name
         self.generation = worker.generation
         self.board = board
         self.slot = slot
         self._poller = poller
+        self._epoll = poller.fileno()
         self.skips = 0  # tasks that were taken back and that the worker has yet to pass over
         self.ready = False
         self.retiring: str | None = None  # why it is to go
         self.ended = False  # told to end
         self.watched = False  # it will be killed if it does not
-        self.dead = False
+        self.gone = False  # its process has ended
+        self.dead = False  # and all that was its is seen to
         self.killed: str | None = None  # why, if the pool did it
         self.timed_out: TaskFuture | None = None  # for which it was killed
         self.reserved = False  # a large task is being written for it
@@ -87,6 +89,12 @@ class Link:
             )
         if not sent and not more:
             self.flush()
+        self.arm()
+
+    def arm(self) -> None:
+        """Let the collector hear it."""
+        if not self.line.armed and not self.dead:
+            self.line.arm(self._epoll)
 
     def say(self, kind: int, body: bytes) -> None:
         """Send it something that is no task."""
@@ -94,6 +102,7 @@ class Link:
             self.line.say(kind, body)
         if self.line.unsent:
             self.flush()
+        self.arm()
 
     def flush(self) -> bool:
         """Whether all was sent. A worker that is gone is noticed elsewhere."""
@@ -101,6 +110,7 @@ class Link:
             if self.line.flush():
                 return True
             self._poller.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
+            self.line.armed = True
         except OSError:
             self.line.drop()
             return True
@@ -112,6 +122,7 @@ class Link:
             return False
         with contextlib.suppress(OSError):
             self._poller.modify(self.socket, select.EPOLLIN)
+            self.line.armed = True
         return True
 
     def seconds_since(self, nanos: int) -> float:
@@ -121,13 +132,17 @@ class Link:
         """A task took so long: how many to send ahead."""
         was = self.micros
         self.micros = micros if was is None else was + (micros - was) * (0.5 if micros > was else 0.1)
-        self.depth = max(1, min(_MOST_AHEAD, int(_AHEAD_MICROS / (self.micros + 1))))
+        self.depth = max(1, min(MOST_AHEAD, int(_AHEAD_MICROS / (self.micros + 1))))
 
     def withdraw(self) -> list[TaskFuture]:
         """Take back what is not begun."""
         back = self.line.withdraw()
         self.skips += len(back)
         return back
+
+    def owes(self, number: int) -> bool:
+        """Whether the task of this number is the next whose result is to come."""
+        return bool(self.inflight) and self.inflight[0]._number == number
 
     def has_begun(self, future: TaskFuture) -> bool:
         return self.board.look(self.slot)[0] >= future._number
@@ -145,13 +160,21 @@ class Link:
                 self.socket.shutdown(socket.SHUT_WR)
 
     def kill(self, why: str) -> None:
-        if not self.dead and self.worker is not None:
+        if not self.dead:
             self.killed = self.killed or why
             with contextlib.suppress(OSError):
                 self.worker.kill()
 
+    @property
+    def worker(self) -> Worker:
+        """Until it is closed."""
+        assert self._worker is not None
+        return self._worker
+
     def close(self) -> None:
+        """It is gone. Futures hold on to this object, and so it lets go of the pidfd."""
         self.dead = True
+        self._worker = None
         self.line.close()
         self.socket.close()
 

@@ -33,7 +33,7 @@ def private_bytes() -> int:
 
 
 class Meter:
-    """Measures into the board: after a task, if there is a limit on private bytes; else only when idle, for statistics."""
+    """Measures into the board: after tasks, if private bytes are limited; else when idle, for statistics."""
 
     def __init__(self, board: Board, slot: int, limit: int | None) -> None:
         self._board = board
@@ -59,7 +59,7 @@ class Meter:
             self.look()
 
     def look(self) -> float | None:
-        """Measure, if memory may have grown and it is not too soon. Then None, else in how many seconds to come back."""
+        """Measure, if memory may have grown. The seconds until it may be done, if it is too soon; else None."""
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         if faults - self._faults < self._fewest:
             return None

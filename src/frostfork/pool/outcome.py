@@ -9,6 +9,8 @@ import traceback
 from frostfork.errors import RemoteError
 from frostfork.pool.payload import Payload, decode, encode, plain
 
+_OURS = "frostfork.pool."
+
 
 class RemoteTraceback(Exception):
     """The traceback of a task, as its worker saw it. It is the cause of what the task raised."""
@@ -21,11 +23,11 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-def encode_error(error: BaseException, skip: int = 1) -> bytes | Payload:
-    """skip: frames of our own at the beginning of its traceback."""
+def encode_error(error: BaseException) -> bytes | Payload:
+    """Without the frames of our own at the beginning of its traceback."""
     start = error.__traceback__
-    for _ in range(skip):
-        start = start.tb_next if start is not None else None
+    while start is not None and start.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        start = start.tb_next
     text = "".join(traceback.format_exception(type(error), error, start))
     described = f"{type(error).__module__}.{type(error).__qualname__}: {_text(error)}"
     try:
@@ -45,7 +47,7 @@ def decode_error(body: bytes, flags: int, fd: int) -> BaseException:
     found: object = None
     if pickled:
         try:
-            found = pickle.loads(pickled)
+            found = pickle.loads(pickled)  # noqa: S301 - from our own kind
         except BaseException as error:  # it may even exit
             described += f" (which cannot be unpickled: {type(error).__name__}: {_text(error)})"
     if not isinstance(found, BaseException):

@@ -9,7 +9,6 @@ from collections.abc import Collection
 from frostfork.warmup import warmup
 from frostfork.zygote import Template
 
-
 # What is quick, a few hundredths of a second. A template that loads much does more, in its begin().
 _STEPS = ("immortalize", "drain_heap")
 
@@ -20,6 +19,7 @@ class PoolTemplate(Template):
     def __init__(self, template: Template | None) -> None:
         self._is_bare = template is None
         self._template = template or Template()
+        self.keep_fds = self._template.keep_fds
         self.keep_fds = self._template.keep_fds
 
     def begin(self) -> None:

@@ -35,7 +35,7 @@ def main(fds: Sequence[int]) -> None:
     hello = _first(channel)
     if hello is None:
         return
-    slots, slot, limits, baseline, start = pickle.loads(hello)
+    slots, slot, limits, baseline, start = pickle.loads(hello)  # noqa: S301 - from our own kind
     mapped = Board(slots, board)
     os.close(board)
     Worker(channel, mapped, slot, limits).run(start, baseline)
@@ -86,7 +86,7 @@ class Worker:
     def _prepare(self, start: bytes) -> None:
         self._in_task = True
         try:
-            after_fork, initializer, args = pickle.loads(start)
+            after_fork, initializer, args = pickle.loads(start)  # noqa: S301 - from our own kind
             if after_fork is not None:
                 after_fork()
             if initializer is not None:
@@ -130,24 +130,17 @@ class Worker:
 
     def _do(self, kind: int, number: int, extra: int, flags: int, body: bytes, fd: int) -> None:
         value: Any = None
-        kwargs: dict[str, Any] = {}
         out: bytes | Payload = b""
         answer = frames.RESULT
         mem = -1
         try:
             self._in_task = True
             try:
-                if flags == CALL:
+                if flags == CALL and kind == frames.TASK:
                     function, args = self._functions.decode(body)
-                else:
-                    function, args, kwargs = decode(body, flags, fd)
-                if kind == frames.TIMED_TASK:
-                    with self._alarm.set(extra / 1000):
-                        value = function(*args, **kwargs)
-                elif kwargs:
-                    value = function(*args, **kwargs)
-                else:
                     value = function(*args)
+                else:
+                    value = self._call(kind, extra, flags, body, fd)
                 out = encode(value)
             finally:
                 self._in_task = False
@@ -165,8 +158,15 @@ class Worker:
             os._exit(1)
         del value, out
         took = self._board.end(self._slot)
+        micros = took // 1000 if took < _MOST_NANOS else _MICROS
         try:
-            self._channel.send(answer, number, data, took // 1000 if took < _MOST_NANOS else _MICROS, flags, mem)
+            self._channel.send(answer, number, data, micros, flags, mem)
+        except OSError as error:
+            if mem < 0:
+                raise
+            # The descriptor cannot be sent: nothing was.
+            data, flags, _ = self._told(error)
+            self._channel.send(frames.ERROR, number, data, micros, flags)
         finally:
             if mem >= 0:
                 os.close(mem)
@@ -174,6 +174,17 @@ class Worker:
         if self._limited:
             self._meter.look_if_limited()
             self._check_limits()
+
+    def _call(self, kind: int, extra: int, flags: int, body: bytes, fd: int) -> Any:
+        kwargs: dict[str, Any] = {}
+        if flags == CALL:
+            function, args = self._functions.decode(body)
+        else:
+            function, args, kwargs = decode(body, flags, fd)
+        if kind == frames.TIMED_TASK:
+            with self._alarm.set(extra / 1000):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
 
     def _check_limits(self) -> None:
         why = self._limits.exceeded(self._tasks, self._meter.bytes, time.monotonic() - self._born)

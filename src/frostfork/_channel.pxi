@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The binding of what pools are made of: a part of _core.pyx, in a file of its own for its length.
+# Channels between the owner of a pool and its workers: a part of _core.pyx, in a file of its own for its length.
 
 cdef enum:
     RECEIVE_BYTES = 65536
@@ -20,83 +20,6 @@ cdef enum:
 # Bound by the first Line: whoever has no pool need not load them.
 cdef object _loads = None
 cdef object _deque = None
-
-
-cdef class Board:
-    """Shared memory in which the owner of a pool and its workers agree on what is begun; csrc/os/board.c."""
-
-    cdef ff_board board
-    cdef readonly int fd
-
-    def __cinit__(self, size_t slots, int fd=-1):
-        """A new one of so many slots, whose `fd` is for workers; or the one behind fd, which may be closed then."""
-        self.fd = -1
-        if fd < 0:
-            check(ff_board_create(&self.board, slots, &self.fd))
-        else:
-            check(ff_board_map(&self.board, fd, slots))
-
-    def __dealloc__(self):
-        self.close()
-        ff_board_fini(&self.board)
-
-    cpdef close(self):
-        """Close the descriptor. The memory stays mapped for as long as this object lives."""
-        if self.fd >= 0:
-            close(self.fd)
-            self.fd = -1
-
-    cdef size_t at(self, size_t slot) except? 0:
-        if slot >= self.board.count:
-            raise IndexError(f"the board has {self.board.count} slots")
-        return slot
-
-    def reset(self, size_t slot):
-        ff_board_reset(&self.board, self.at(slot))
-
-    def allow(self, size_t slot, uint32_t number):
-        ff_board_allow(&self.board, self.at(slot), number)
-
-    def withdraw(self, size_t slot):
-        """The number of the last task that was begun; no later one will be."""
-        return ff_board_withdraw(&self.board, self.at(slot))
-
-    def begin(self, size_t slot, uint32_t number):
-        return ff_board_begin(&self.board, self.at(slot), number)
-
-    def end(self, size_t slot):
-        """Nanoseconds since begin()."""
-        return ff_board_end(&self.board, self.at(slot))
-
-    def measured(self, size_t slot, int64_t private_bytes, int64_t unshared):
-        ff_board_measured(&self.board, self.at(slot), private_bytes, unshared)
-
-    def look(self, size_t slot):
-        """(begun, limit, tasks, since, busy, private_bytes, unshared), as in csrc/os/board.h."""
-        cdef ff_board_view view
-        ff_board_look(&self.board, self.at(slot), &view)
-        return (view.begun, view.limit, view.tasks, view.since, view.busy, view.private_bytes, view.unshared)
-
-
-cdef class Mapping:
-    """The memory of a file, shared and writable, for as long as anything looks into it. It holds no descriptor."""
-
-    cdef void *memory
-    cdef size_t size
-
-    def __cinit__(self, int fd, size_t size):
-        self.memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-        if self.memory == MAP_FAILED:
-            self.memory = NULL
-            check(-c_errno)
-        self.size = size
-
-    def __dealloc__(self):
-        if self.memory != NULL:
-            munmap(self.memory, self.size)
-
-    def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, self.memory, self.size, 0, flags)
 
 
 cdef class Channel:
@@ -144,7 +67,7 @@ cdef class Channel:
         return bool(self.outgoing)
 
     def send(self, uint8_t kind, uint32_t number, bytes body, uint32_t extra=0, uint8_t flags=0, int fd=-1):
-        """Send a frame, however long it takes. OSError if nobody is there. Handlers of signals run, and may raise."""
+        """Send a frame, however long it takes. OSError if nobody is there. Handlers of signals run and may raise."""
         cdef frame_head head
         cdef const char *data = PyBytes_AS_STRING(body)
         cdef size_t size = PyBytes_GET_SIZE(body), first = sizeof(head), at = 0
@@ -182,7 +105,7 @@ cdef class Channel:
             sent = ff_channel_send(self.fd, head, sizeof(frame_head), data, size, fd, False)
             if sent == whole:
                 return 1
-            if sent == -errno_EAGAIN:
+            if sent == -errno_EAGAIN or (fd < 0 and (sent == -errno_ENOBUFS or sent == -errno_ENOMEM)):
                 sent = 0
             check(<int> sent if sent < 0 else 0)
         frame = PyBytes_FromStringAndSize(NULL, whole)
@@ -235,7 +158,7 @@ cdef class Channel:
         return True
 
     def receive(self, bint wait=False):
-        """The frames that have come, [] if none has, None at the end. With wait, handlers of signals run and may raise."""
+        """The frames that have come, [] if none has, None at the end. With wait, handlers of signals run."""
         cdef int fds[FF_CHANNEL_FDS]
         cdef size_t n_fds = FF_CHANNEL_FDS
         cdef bint lost = False
@@ -304,12 +227,14 @@ cdef class Line(Channel):
     cdef readonly uint32_t sent  # the number of the last task
     cdef bint handling  # frames were handed to a thread that is not done with them
     cdef public bint dirty  # results were taken, and the pool does not know yet that there is room
+    cdef public bint armed  # the owner's epoll set looks at this socket
     cdef object __weakref__
     cdef object owner
 
     def __init__(self, int fd, Board board, size_t slot, owner):
         self.board = board
         self.slot = board.at(slot)
+        self.armed = True
         global _loads, _deque
         if _loads is None:
             import collections
@@ -325,7 +250,10 @@ cdef class Line(Channel):
         self.drop()
 
     def assign(self, future, uint8_t kind, uint32_t extra, bytes body, uint8_t flags, int fd=-1, bint more=False):
-        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is found out elsewhere."""
+        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is seen elsewhere.
+
+        OSError: the descriptor cannot be sent, since this process or user has too many; the task was not sent.
+        """
         cdef frame_head head
         self.sent += 1
         future._number = self.sent
@@ -335,8 +263,13 @@ cdef class Line(Channel):
         head = frame_head(0, kind, flags, 0, self.sent, extra)
         try:
             return self.post(&head, body, fd, more) == 1
-        except OSError:
-            return True
+        except OSError as error:
+            if error.errno == errno_EPIPE or error.errno == errno_ECONNRESET:
+                return True
+            # Nothing of it went, and its number is not used again.
+            self.inflight.pop()
+            future._link = None
+            raise
 
     def withdraw(self):
         """Take back what is not begun, in its order."""
@@ -381,7 +314,7 @@ cdef class Line(Channel):
                 raise
             micros += <uint32_t> (<tuple> frame)[2]
             done += 1
-        return (done, micros, frames[done:] if done else frames)
+        return (done, micros, frames[done:] if done < len(frames) else [])
 
     cdef bint settle_one(self, tuple frame) except -1:
         if frame[0] != FRAME_RESULT or frame[3] != 0 or not self.inflight:
@@ -417,9 +350,9 @@ cdef class Line(Channel):
     def lead(self, future, int epoll, int milliseconds, int bell):
         """Wait here for the result of the task that this worker is to do next, without a detour over another thread.
 
-        None if that cannot be now, else (how many results, their microseconds). Meanwhile the epoll set does not look at
-        this socket. Frames that are no simple results are left to who listens to the bell, an eventfd. Handlers of
-        signals may raise.
+        None if that cannot be now, else (how many results, their microseconds). The epoll set does not look at this
+        socket meanwhile, nor afterwards if nothing is left to come: see arm(). Frames that are no simple results are
+        left to who listens to the bell, an eventfd. Handlers of signals may raise.
         """
         cdef pollfd look
         cdef int ready
@@ -429,9 +362,11 @@ cdef class Line(Channel):
         if self.outgoing:
             return None
         self.led = True
-        event.data.fd = self.fd
-        event.events = 0
-        epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)
+        if self.armed:
+            self.armed = False
+            event.data.fd = self.fd
+            event.events = 0
+            epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)
         try:
             if milliseconds >= 0:
                 look = pollfd(self.fd, POLLIN, 0)
@@ -452,5 +387,17 @@ cdef class Line(Channel):
             self.led = False
             if self.backlog is not None:
                 eventfd_write(bell, 1)
+            if self.inflight or self.partial or self.outgoing:
+                self.arm(epoll)
+
+    def arm(self, int epoll):
+        """Let the epoll set look at this socket, unless somebody leads, who sees to that at the end.
+
+        An idle worker's is not looked at after lead(): whoever submits and then waits needs no system call for it.
+        """
+        cdef epoll_event event
+        if not self.armed and not self.led:
+            self.armed = True
+            event.data.fd = self.fd
             event.events = EPOLLIN | (EPOLLOUT if self.outgoing else 0)
             epoll_ctl(epoll, EPOLL_CTL_MOD, self.fd, &event)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How tasks are run."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from frostfork import _settings
+
+if TYPE_CHECKING:
+    from frostfork.pool.future import TaskFuture
+
+_KILL_AFTER = 5.0  # seconds that a task has to obey its soft timeout
+
+
+class Options(NamedTuple):
+    """How tasks are run.
+
+    timeout: seconds after which TaskTimeout is raised in the task. hard_timeout: seconds after which its worker is
+    killed; 5 more than timeout unless given, math.inf for never. retries: how often the task may be run again
+    elsewhere when its worker dies.
+    """
+
+    timeout: float | None = None
+    hard_timeout: float | None = None
+    retries: int = 0
+
+    def checked(self) -> Options:
+        _settings.seconds("timeout", self.timeout, or_none=True)
+        _settings.seconds("hard_timeout", self.hard_timeout, or_none=True)
+        _settings.whole("retries", self.retries, 0)
+        hard = self.hard_timeout
+        if hard is None and self.timeout is not None:
+            hard = self.timeout + _KILL_AFTER
+        found = self._replace(hard_timeout=None if hard is None or math.isinf(hard) else hard)
+        return PLAIN if found == PLAIN else found
+
+    def apply(self, future: TaskFuture) -> None:
+        """To a task that is yet to be submitted."""
+        future._timeout, future._hard_timeout, future._retries = self
+
+
+PLAIN = Options()  # the one object that says so
