@@ -27,6 +27,7 @@ from frostfork.warmup import warmup
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
     from frostfork.context import FrostforkContext, get_context
+    from frostfork.learning_template import Learned, LearningTemplate
     from frostfork.ledger_file import LedgerFile
     from frostfork.pool.broken import PoolBroken
     from frostfork.pool.executor import ForkPool
@@ -70,6 +71,8 @@ __all__ = [
     "Installed",
     "InstalledWatch",
     "Journal",
+    "Learned",
+    "LearningTemplate",
     "Ledger",
     "LedgerError",
     "LedgerFile",
@@ -117,6 +120,7 @@ __all__ = [
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
     "frostfork.context": ("FrostforkContext", "get_context"),
+    "frostfork.learning_template": ("Learned", "LearningTemplate"),
     "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.pool.broken": ("PoolBroken",),
     "frostfork.pool.executor": ("ForkPool",),

@@ -28,7 +28,7 @@ from frostfork.errors import ConfigurationError, ZygoteError
 
 __all__ = ["Ended", "Template", "Worker", "Zygote"]
 
-_MOST_NAME = 200
+_MOST_NAME = 1000  # characters
 
 
 class Zygote:
@@ -69,7 +69,7 @@ class Zygote:
             template,
             start,
             on_owner_death == "kill",
-            tuple(keep_fds),
+            (*keep_fds, *(() if template is None else template.keep_fds)),
             name[:_MOST_NAME],
             ready_timeout,
             import_main,
@@ -157,7 +157,7 @@ class Zygote:
         OSError: the fork was refused (EAGAIN, ENOMEM), or there are too many descriptors (EMFILE).
         """
         each = None if fds is None or not len(fds) else [fds]
-        return self.fork_many(1, target, args, fds=each, names=[name], env=env, timeout=timeout)[0]
+        return self.fork_many(1, target, tuple(args), fds=each, names=[name], env=env, timeout=timeout)[0]
 
     def fork_many(
         self,

@@ -43,7 +43,28 @@ ZYGOTE: tuple[Allowed, ...] = (
     *EXEC,
     Allowed("mp_forkserver_misc.TestNoForkBomb.test_noforkbomb", "FAIL", _NOT_AGAIN),
 )
-POOL: tuple[Allowed, ...] = ()
+
+_ONE_TASK = "expects the whole executor to be broken; ours fails the one task, with what ended its worker, and goes on"
+_ERROR = "expects the whole executor to be broken; ours fails the one task, with what was raised"
+_RECYCLES = "expects a refusal to replace workers with the start method fork; ours can"
+_NOT_BEGUN = "expects a task to have begun, or to be on its way, at once; ours cancels all that have not begun"
+_INHERITED = "hands a queue that only a fork of this process could use to its workers, which are the zygote's"
+_CONTEXT = "asks for the context of an executor; ours has none"
+_AT_THE_START = "expects threads to be missed at the first task; ours misses them when it is made"
+_EXECUTOR = "test.test_concurrent_futures*.ProcessPoolFork"
+
+POOL: tuple[Allowed, ...] = (
+    Allowed(_EXECUTOR + "ExecutorDeadlockTest.test_crash_*", "ERROR", _ONE_TASK),
+    Allowed(_EXECUTOR + "ExecutorDeadlockTest.test_shutdown_deadlock", "ERROR", _ONE_TASK),
+    Allowed(_EXECUTOR + "ExecutorDeadlockTest.test_error_*", "ERROR", _ERROR),
+    Allowed(_EXECUTOR + "ExecutorDeadlockTest.test_exit_*", "ERROR", _ERROR),
+    Allowed(_EXECUTOR + "ProcessPoolExecutorTest.test_killed_child", "FAIL", _ONE_TASK),
+    Allowed(_EXECUTOR + "ProcessPoolExecutorTest.test_max_tasks_per_child", "FAIL", _RECYCLES),
+    Allowed(_EXECUTOR + "ProcessPoolExecutorTest.test_max_tasks_per_child_defaults_to*", "ERROR", _CONTEXT),
+    Allowed(_EXECUTOR + "ProcessPoolExecutorTest.test_python_finalization_error", "ERROR", _AT_THE_START),
+    Allowed(_EXECUTOR + "ProcessPoolShutdownTest.test_cancel_futures", "FAIL", _NOT_BEGUN),
+    Allowed(_EXECUTOR + "FailingInitializerTest.test_initializer", "ERROR", _INHERITED),
+)
 
 BY_KIND: dict[str, tuple[Allowed, ...]] = {
     "warmed": WARMED,

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import frostfork
@@ -312,6 +314,37 @@ def test_forks_go_on_while_a_replacement_begins(tmp_path: Path) -> None:
         assert thread.is_alive()
         thread.join(SECONDS)
         assert len(failures) == 1
+
+
+def test_close_does_not_wait_for_a_replacement_that_hangs(tmp_path: Path) -> None:
+    path = tmp_path / "fail"
+    zygote = Zygote(FailsLater(str(path))).start()
+    path.write_text("hang")
+    failures: list[BaseException] = []
+
+    def replace() -> None:
+        try:
+            zygote.replace()
+        except ZygoteError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    (root,) = psutil.Process().children()
+    while len(root.children()) < 2:
+        assert thread.is_alive()
+    began = time.monotonic()
+    zygote.close()
+    assert time.monotonic() - began < 20
+    thread.join(SECONDS)
+    assert len(failures) == 1
+
+
+def test_long_names_and_large_environments(zygote: Zygote) -> None:
+    names = [f"{number:04}" + "\U0001f40d" * 900 for number in range(60)]
+    workers = zygote.fork_many(60, work.code, (3,), names=names, env={"FF_LONG": "x" * 100_000})
+    assert [worker.name for worker in workers] == names
+    assert {worker.wait(SECONDS).code for worker in workers} == {3}
 
 
 def test_close_ends_what_runs_and_tells_how() -> None:

@@ -24,6 +24,7 @@ from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
 _ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
+_SUCCESSION_SECONDS = 5.0  # for one that is replaced to hand over what it knows
 _TICK_SECONDS = 0.02
 _END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
@@ -72,6 +73,7 @@ class Fleet:
         self._root: _Root | None = None
         self._former: list[Handle] = []
         self._generation = 0
+        self._beginning: Handle | None = None  # not yet ready
         self._starting = threading.RLock()  # held while a zygote is being started
         self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
         _fleets.add(self)
@@ -126,6 +128,9 @@ class Fleet:
 
     def replace(self, timeout: float | None) -> int:
         with self._starting:
+            if self.current is not None and self.current.is_alive():
+                with contextlib.suppress(Gone, ZygoteError, OSError):  # it may be what is wrong
+                    self.current.call("succeeded", (), time.monotonic() + _SUCCESSION_SECONDS)
             handle = self._start(self._options.ready_timeout if timeout is None else timeout)
             self._take_over(handle)
             return handle.generation
@@ -150,12 +155,15 @@ class Fleet:
         deadline = time.monotonic() + timeout
         generation = self._generation + 1
         handle = self._ask_root(generation, deadline)
+        self._beginning = handle
         try:
             handle.wait_ready(deadline)
         except BaseException:
             _kill(handle.link)
             handle.link.close()
             raise
+        finally:
+            self._beginning = None
         self._generation = generation
         return handle
 
@@ -235,6 +243,8 @@ class Fleet:
     def close(self, timeout: float, drain: bool) -> None:
         """Nothing is left of it afterwards. Once is enough."""
         deadline = time.monotonic() + timeout
+        if (beginning := self._beginning) is not None:
+            _kill(beginning.link)  # whoever waits for it holds the lock
         with self._starting:
             if self.closed:
                 return
@@ -325,7 +335,7 @@ def _never() -> bool:
 
 def _kill(link: Link) -> None:
     if link.pidfd >= 0:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
 
 

@@ -11,7 +11,6 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any
 
 from frostfork import _core
@@ -21,6 +20,7 @@ from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
 
 _MOST_WORKERS = 100  # asked for in one message
+_MOST_NAMES = 8000  # characters of their names in one message, of four bytes each
 
 
 class Answer:
@@ -86,7 +86,7 @@ class Handle:
         answers = [Answer(name) for name in names]
         first = self._expect(answers)
         try:
-            for start, end in _portions(len(names), fds):
+            for start, end in _portions(names, fds):
                 portion = None if fds is None else fds[start:end]
                 counts = None if portion is None else [len(own) for own in portion]
                 header = ("fork", first + start, list(names[start:end]), counts)
@@ -101,8 +101,8 @@ class Handle:
             raise
         return [answer.value for answer in answers]
 
-    def call(self, method: str, arguments: tuple[Any, ...]) -> object:
-        """Raises Gone, ZygoteError, or what pickle raises."""
+    def call(self, method: str, arguments: tuple[Any, ...], deadline: float | None = None) -> object:
+        """Raises Gone, ZygoteError, TimeoutError, or what pickle raises."""
         parcel = Parcel(pickle.dumps((method, arguments)))
         answer = Answer()
         try:
@@ -111,7 +111,8 @@ class Handle:
         finally:
             parcel.close()
         try:
-            self.link.wait_until(lambda: answer.value is not None, None)
+            if not self.link.wait_until(lambda: answer.value is not None, deadline) and not self.link.gone:
+                raise TimeoutError(f"{method}() takes too long")
         except BaseException:
             answer.abandoned = True
             raise
@@ -219,16 +220,15 @@ def ended(status: int | None, usage: tuple[Any, ...] | None) -> Ended:
     return Ended(code, None if usage is None else resource.struct_rusage(usage))
 
 
-def _portions(count: int, fds: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
-    """From where to where the workers of each message go: so many descriptors fit into one."""
-    if fds is None:
-        return [(at, min(at + _MOST_WORKERS, count)) for at in range(0, count, _MOST_WORKERS)]
+def _portions(names: Sequence[str], fds: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
+    """From where to where the workers of each message go: so many names and descriptors fit into one."""
     portions = []
-    start = 0
-    sums = [0, *accumulate(map(len, fds))]
-    for end in range(1, count + 1):
-        last = end == count
-        if last or end - start == _MOST_WORKERS or sums[end + 1] - sums[start] > MOST_FDS:
-            portions.append((start, end))
-            start = end
-    return portions
+    start = text = rights = 0
+    for at, name in enumerate(names):
+        own = 0 if fds is None else len(fds[at])
+        if at - start == _MOST_WORKERS or text + len(name) > _MOST_NAMES or rights + own > MOST_FDS:
+            portions.append((start, at))
+            start, text, rights = at, 0, 0
+        text += len(name)
+        rights += own
+    return [*portions, (start, len(names))]

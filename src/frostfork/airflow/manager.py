@@ -41,6 +41,8 @@ from frostfork.journal import Journal
 from frostfork.observe import observe
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from frostfork.airflow.judging import Judging
     from frostfork.airflow.watching import Watching
     from frostfork.preloader import Preloader
@@ -133,6 +135,7 @@ class SharedParentManager(DagFileProcessorManager):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
+        self._asked_to_end = False
 
     @property
     def preloader(self) -> Preloader | None:
@@ -176,7 +179,15 @@ class SharedParentManager(DagFileProcessorManager):
         if self._warnings.is_due():
             super().purge_inactive_dag_warnings()
 
+    def _exit_gracefully(self, signum: int, frame: FrameType | None) -> None:
+        # It ends with SystemExit, which Python drops if the signal came inside a __del__, a weak reference's callback
+        # or a hook: the children are ended then, and the loop goes on (Airflow 3.3.2, stock as well). See below.
+        self._asked_to_end = True
+        super()._exit_gracefully(signum, frame)
+
     def _start_new_processes(self) -> None:
+        if self._asked_to_end:
+            raise SystemExit(os.EX_OK)
         if self.learner is not None and self.learner.freshness.wants_new_parent:
             # Children that still parse have their time limit, and the loop comes here again until the last has ended.
             if not self._processors:

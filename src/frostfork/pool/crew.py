@@ -199,7 +199,6 @@ class Crew:
         finally:
             for forked in workers:
                 forked.kill()
-                forked.close()
             for each in ends:
                 each.close()
 
@@ -280,7 +279,6 @@ class Crew:
         self._changed.set()
 
     def _buried(self, link: Link, code: int | None, in_task: bool) -> None:
-        link.worker.close()
         self._slots.append(link.slot)
         ended_well = link.ended or link.retiring is not None
         if not ended_well:

@@ -35,7 +35,7 @@ class Link:
         self.socket = sock
         self.line = Line(sock.fileno(), board, slot, self)
         self.inflight: deque[TaskFuture] = self.line.inflight
-        self.worker = worker
+        self._worker: Worker | None = worker
         self.pid = worker.pid
         self.name = name
         self.generation = worker.generation
@@ -150,8 +150,16 @@ class Link:
             with contextlib.suppress(OSError):
                 self.worker.kill()
 
+    @property
+    def worker(self) -> Worker:
+        """Until it is closed."""
+        assert self._worker is not None
+        return self._worker
+
     def close(self) -> None:
+        """It is gone. Futures hold on to this object, and so it lets go of the pidfd."""
         self.dead = True
+        self._worker = None
         self.line.close()
         self.socket.close()
 

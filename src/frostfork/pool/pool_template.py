@@ -20,6 +20,8 @@ class PoolTemplate(Template):
     def __init__(self, template: Template | None) -> None:
         self._is_bare = template is None
         self._template = template or Template()
+        self.keep_fds = self._template.keep_fds
+        self.keep_fds = self._template.keep_fds
 
     def begin(self) -> None:
         from frostfork.pool.rehearsal import rehearse
@@ -49,6 +51,12 @@ class PoolTemplate(Template):
 
     def ended(self, name: str, pid: int, code: int) -> None:
         self._template.ended(name, pid, code)
+
+    def succeeded(self) -> None:
+        self._template.succeeded()
+
+    def succeeded(self) -> None:
+        self._template.succeeded()
 
     def idle(self) -> float | None:
         return self._template.idle()
