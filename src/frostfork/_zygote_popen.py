@@ -67,7 +67,7 @@ class ZygotePopen(popen_fork.Popen):
             util.close_fds(data, sentinel)
         self.pid = self.worker.pid
         self.sentinel = self.worker.fileno()
-        self.finalizer = util.Finalize(self, _close, (self.worker, alive))
+        self.finalizer = util.Finalize(self, os.close, (alive,))
 
     def _pickled(self, process_obj: Any) -> int:
         """A file in memory that holds what forkserver would write into a pipe while the process reads."""
@@ -109,11 +109,6 @@ class ZygotePopen(popen_fork.Popen):
     def _send_signal(self, sig: int) -> None:
         if self.returncode is None:
             self.worker.send_signal(sig)
-
-
-def _close(worker: Worker, alive: int) -> None:
-    os.close(alive)
-    worker.close()
 
 
 def begin(fds: list[int]) -> int:

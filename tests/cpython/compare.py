@@ -211,9 +211,12 @@ class Comparison:
             f", {bad} DIFFER" if bad else ""
         )
 
+    def _reason(self, test: str, ours: Run) -> str | None:
+        return reason(self._how, test, ours.of(test), ours.details.get(test, ""))
+
     def _look_again(self, name: str, plain: Run, ours: Run) -> None:
         unclear = [
-            test for test in differing(plain, ours) if reason(self._how, test, ours.of(test)) is None
+            test for test in differing(plain, ours) if self._reason(test, ours) is None
         ] or plain.ended or ours.ended  # fmt: skip
         again, ours_again = (
             (self._run("plain", name), self._run(self._how, name)) if unclear else (plain, ours)
@@ -228,7 +231,7 @@ class Comparison:
             self.flaky.append(f"{name}: {plain.ended} in the plain process")
         for test in differing(plain, ours):
             line = f"{test}: plain {plain.of(test)}, {self._how} {ours.of(test)}"
-            why = reason(self._how, test, ours.of(test))
+            why = self._reason(test, ours)
             if why is not None:
                 self.explained.append(f"{line}: {why}")
             elif again.of(test) != plain.of(test):
