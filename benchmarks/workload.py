@@ -9,7 +9,7 @@ from typing import Any
 
 def imports() -> None:
     """What the parent has before it forks."""
-    import pandas  # noqa: F401
+    import pandas  # noqa: F401 - imported to be there in the children
     import pydantic  # noqa: F401
     import sqlalchemy.orm  # noqa: F401
 

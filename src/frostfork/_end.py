@@ -92,5 +92,5 @@ def _quietly(file: Any, verb: str) -> None:
     try:
         if not file.closed:
             getattr(file, verb)()
-    except Exception:  # noqa: S110
+    except Exception:  # noqa: S110 - see above
         pass

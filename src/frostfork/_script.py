@@ -43,5 +43,5 @@ def run(path: str, root: str) -> str:  # noqa: ARG001 - Airflow's way needs it
     # Not through the loader: a script's bytecode is not kept, and its folder is left as it is.
     with open(path, "rb") as file:
         code = compile(file.read(), path, "exec", dont_inherit=True)
-    exec(code, module.__dict__)  # noqa: S102
+    exec(code, module.__dict__)  # noqa: S102 - the user's own script
     return ""

@@ -133,7 +133,7 @@ def run(kind: str, target: str, arguments: list[str]) -> None:
         main.__file__ = target
         with io.open_code(os.path.abspath(target)) as file:
             code = compile(file.read(), target, "exec")
-        exec(code, main.__dict__)  # noqa: S102
+        exec(code, main.__dict__)  # noqa: S102 - the user's own program
 
 
 def main() -> None:

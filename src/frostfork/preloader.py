@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from frostfork._import_guard import ForbiddenImport, ImportGuard, described, drop_orphans
 from frostfork._signals import DeferredSignals
+from frostfork._trials import Trials
 from frostfork.distributions import find_installed
 from frostfork.observe import Observation
 from frostfork.preload import Decision, Ledger, ModuleRecord, Plan, PreloadPolicy
-from frostfork.preload.verdict import refusals, was_killed
+from frostfork.preload.verdict import refusals
 from frostfork.steps.report import Outcome
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PreloadReport", "Preloader", "find_installed", "preload"]
 
-_SECONDS_BETWEEN_PLANS = 0.25
-# A trial that could not go on is no module's doing: the system may be short of processes, for a moment or for long.
-_FRUITLESS_TRIALS = 5
-_SECONDS_BETWEEN_TRIALS = 60.0
 _FORBIDDEN = "would import "
 _Facts = tuple[int, int, bool, bool, int, int]
 
@@ -70,23 +67,28 @@ class Preloader:
     ) -> None:
         self.policy = policy
         self.canary = canary
-        self.trial: Trial | None = None  # what the canary is at now; its fileno() is for a selector
         self.ledger = Ledger() if ledger is None else ledger
         self.report = PreloadReport()
         self.plan = Plan()  # the last one
-        self.verdicts: dict[str, Verdict] = {}
+        self._trials = None if canary is None else Trials(canary)
         self._local_names = local_names
         self._around = around
         self._distrusted: dict[str | None, str] = {}  # distributions, and why
         self._failed: dict[str, str] = {}
         self._ours: set[str] = set()  # what came into sys.modules through imports here
         self._seen: dict[str, _Facts] = {}  # what was known of a module at the last plan
-        self._killed: dict[str, Trial] = {}  # in which trial something killed it for the first time
-        self._next_plan = 0.0
         self._taken: frozenset[str] = frozenset()  # by the user's folders, when that was asked last
-        self._fruitless = 0  # trials in a row
-        self._next_trial: float | None = None  # when it is due, after one that was none
         self._left = False  # something that was to be imported waits for the next child
+
+    @property
+    def trial(self) -> Trial | None:
+        """What the canary is at now; its fileno() is for a selector."""
+        return None if self._trials is None else self._trials.current
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What canaries have said so far."""
+        return {} if self._trials is None else self._trials.verdicts
 
     def learn(
         self, observation: Observation, source: str | None = None, *, budget_seconds: float = math.inf
@@ -118,21 +120,19 @@ class Preloader:
 
     def close(self) -> None:
         """End a trial that is under way. What was imported stays."""
-        if self.trial is not None:
-            self.trial.close()
-            self.trial = None
+        if self._trials is not None:
+            self._trials.close()
 
     def _advance(self, news: bool, budget_seconds: float) -> list[str]:
         end = time.monotonic() + budget_seconds
-        if not (self._has_verdicts() or news or self._left or self._is_trial_due()):
+        due = self._trials is not None and self._trials.is_due()
+        if not (self._has_verdicts() or news or self._left or due):
             return []
         local_names = self._local_names()
         if self._taken - local_names:  # what was refused for the sake of these is free again
-            self.verdicts = {
-                name: verdict
-                for name, verdict in self.verdicts.items()
-                if all(finding.kind != "denied" for finding in verdict.findings)
-            }
+            for name, verdict in list(self.verdicts.items()):
+                if any(finding.kind == "denied" for finding in verdict.findings):
+                    del self.verdicts[name]
             self._failed = {name: why for name, why in self._failed.items() if not why.startswith(_FORBIDDEN)}
         self._taken = local_names
         self.plan = self._planned(local_names)
@@ -152,57 +152,23 @@ class Preloader:
         for name, decision in self.plan.decisions.items():
             if decision.preload and name in sys.modules:
                 self.report.preloaded.setdefault(name, 0.0)
-        if self.trial is None and (self._next_trial is None or self._is_trial_due()):
-            self._next_trial = None
-            self._try([name for name in untried if not self._has(name)], deny, local_names)
+        self._try([name for name in untried if not self._has(name)], deny, local_names)
         return imported
 
-    def _is_trial_due(self) -> bool:
-        return self._next_trial is not None and time.monotonic() >= self._next_trial
-
     def _has_verdicts(self) -> bool:
-        """Take in what the canary says, and whether that is something new."""
-        if self.trial is None:
+        if self._trials is None or not self._trials.has_news():
             return False
-        ended = self.trial.poll()
-        if not ended and time.monotonic() < self._next_plan:
-            return False  # each module that passes would be a plan, and the last one is as good as all
-        self._next_plan = time.monotonic() + _SECONDS_BETWEEN_PLANS
-        before = len(self.verdicts)
-        for name, verdict in self.trial.verdicts.items():
-            # The kernel ends canaries first when memory is short, and that says nothing of the module: once more.
-            if not was_killed(verdict) or self._killed.setdefault(name, self.trial) is not self.trial:
-                self.verdicts.setdefault(name, verdict)
-        if ended:
-            untried = [
-                name
-                for name in self.trial.names
-                if name not in self.verdicts and self._killed.get(name) is not self.trial
-            ]
-            why = f"the canary ended without a verdict: {self.trial.error or 'its time was over'}"
-            self._fruitless = self._fruitless + 1 if len(untried) == len(self.trial.names) else 0
-            if self._fruitless and (self.trial.error is None or self._fruitless >= _FRUITLESS_TRIALS):
-                self._failed.update((name, why) for name in untried)  # another trial would end like this one
-                self._fruitless = 0
-            elif self._fruitless:
-                self._next_trial = time.monotonic() + _SECONDS_BETWEEN_TRIALS
-            self.close()
-        return ended or len(self.verdicts) > before
+        self._failed.update(self._trials.failed)
+        self._trials.failed.clear()
+        return True
 
     def _try(self, names: list[str], deny: tuple[str, ...], local_names: frozenset[str]) -> None:
-        if self.canary is None or not names:
+        if self._trials is None:
             return
-        try:
-            self.trial = self.canary.start(
-                names,
-                deny=deny,
-                local_names=local_names,
-                tolerates=self.policy.tolerates,
-                around=self._around,
-            )
-        except OSError as error:
-            self._next_trial = time.monotonic() + _SECONDS_BETWEEN_TRIALS
-            self.report.refused.update((name, f"no canary could be started: {error}") for name in names)
+        conditions = {"deny": deny, "local_names": local_names, "tolerates": self.policy.tolerates}
+        refused = self._trials.begin(names, **conditions, around=self._around)
+        if refused:
+            self.report.refused.update((name, refused) for name in names)
 
     def _planned(self, local_names: frozenset[str]) -> Plan:
         """Ask the policy, and note its refusals."""

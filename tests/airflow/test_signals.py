@@ -58,3 +58,44 @@ def test_signal_while_a_line_is_forwarded(migrated_home: Path, tmp_path: Path, n
     assert "generator already executing" not in said
     logs = "".join(path.read_text() for path in (home.path / "logs").rglob("*.log"))
     assert "a line of a child" in logs
+
+
+# Ours; the manager's loop drops an object, and the signal comes while that ends.
+FINALIZED = """
+import os, sys
+from frostfork.airflow.command import run_dag_processor
+from frostfork.airflow.manager import SharedParentManager
+
+manager = os.getpid()
+
+class Ends:
+    def __del__(self):
+        os.kill(manager, int(os.environ["SIGNAL"]))
+
+class Dropping(SharedParentManager):
+    dropped = False
+
+    def fetch_callbacks(self):
+        if self._processors and not self.dropped:
+            self.dropped = True
+            Ends()
+            print("went on", flush=True)
+        return super().fetch_callbacks()
+
+run_dag_processor(sys.argv[1:], Dropping)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_an_object_ends(migrated_home: Path, tmp_path: Path, number: int) -> None:
+    """Python drops the SystemExit of Airflow's handler there; the manager ends all the same, with its children."""
+    dags = tmp_path / "dags"
+    write(dags, {"waits.py": dag("waits", "import time", "time.sleep(600)")})
+    home = Home.make(migrated_home, tmp_path / "home")
+    environment = home.environment(dags, SIGNAL=str(int(number)))
+    with Processor((sys.executable, "-c", FINALIZED), environment) as processor:
+        assert processor.wait(90) == os.EX_OK, processor.out + processor.err
+        assert processor.left_over() == []
+    said = processor.out + processor.err
+    assert "went on" in said
+    assert f"Exiting gracefully upon receiving signal {int(number)}" in said

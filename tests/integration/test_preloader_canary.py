@@ -159,7 +159,7 @@ def test_a_canary_that_tells_nothing_is_not_sent_again(library: Path) -> None:
 def test_a_shortage_of_a_moment_is_held_against_no_module(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frostfork.preloader._SECONDS_BETWEEN_TRIALS", 1.0)
+    monkeypatch.setattr("frostfork._trials._SECONDS_BETWEEN_TRIALS", 1.0)
     (name,) = [hostile.write(library, "unlucky", "")]
     loader = preloader(library, [name])
     # Descriptors enough to begin a trial, and none for its keeper.

@@ -44,11 +44,16 @@ class _Root:
     """Its link, and what it said of zygotes that it was asked for."""
 
     def __init__(self, fleet: Fleet, how: str, setup: Setup, import_main: bool) -> None:
-        end, self.pid = starting.start_root(how, setup, import_main)
         self.said: dict[int, Message] = {}
-        self.link = Link(Channel(end), self._take)
         self._fleet = weakref.ref(fleet)
-        self.link.pidfd = os.pidfd_open(self.pid)
+        end, self.pid = starting.start_root(how, setup, import_main)
+        self.link = Link(Channel(end), self._take)
+        try:
+            self.link.pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            self.link.close()  # it ends by that
+            self.reap()
+            raise
 
     def _take(self, message: Message) -> None:
         kind, key, *details = message.header

@@ -212,8 +212,7 @@ class Nursery:
             try:
                 pid = fork()
                 if pid == 0:
-                    birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
-                    self._become(birth, {*message.fds} - {*(own or ())}, key)
+                    self._become(name, message, own, others, gate, key)
                 self._workers[pid] = _Child(serial, name)
             finally:
                 release(before)
@@ -240,13 +239,22 @@ class Nursery:
         number = error.errno if isinstance(error, OSError) else None
         self._outbox.put(("refused", serial, number or 0, str(error)[:1000]))
 
-    def _become(self, birth: Birth, foreign: set[int], key: int) -> NoReturn:
+    def _become(
+        self,
+        name: str,
+        message: Message,
+        own: list[int] | None,
+        others: tuple[int, ...],
+        gate: int,
+        key: int,
+    ) -> NoReturn:
         """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
         try:
             self._channel.close()
             self._outbox.drop()
             self._waker.close()
-            close_all((*foreign, key))
+            close_all((*{*message.fds}.difference(own or ()), key))
+            birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
             live(birth, self._setup, self._template)
         finally:
             os._exit(_ABORTED)

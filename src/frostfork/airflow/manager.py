@@ -36,6 +36,8 @@ from frostfork.fork import install
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from frostfork.airflow.learning import ParentReport
     from frostfork.errors import ZygoteError
 
@@ -57,6 +59,7 @@ class SharedParentManager(DagFileProcessorManager):
         self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
+        self._asked_to_end = False
 
     def report(self) -> ParentReport | None:
         """What the parent of the parsing processes has done; None if there is none, or if it died young."""
@@ -135,7 +138,15 @@ class SharedParentManager(DagFileProcessorManager):
         if self._warnings.is_due():
             super().purge_inactive_dag_warnings()
 
+    def _exit_gracefully(self, signum: int, frame: FrameType | None) -> None:
+        # It ends with SystemExit, which Python drops if the signal came inside a __del__, a weak reference's callback
+        # or a hook: the children are ended then, and the loop goes on (Airflow 3.3.2, stock as well). See below.
+        self._asked_to_end = True
+        super()._exit_gracefully(signum, frame)
+
     def _start_new_processes(self) -> None:
+        if self._asked_to_end:
+            raise SystemExit(os.EX_OK)
         if self._wants_new_process():
             # Children that still parse have their time limit, and the loop comes here again until the last has ended.
             if not self._processors:
