@@ -2,14 +2,15 @@
 //
 // Open files that a fork gave to a process that has no use for them.
 //
-// Closed for good, a number would soon be another file's, and some object that was inherited with the old one would close
-// or write that. So it stays taken: by an O_PATH descriptor, which fstat and close take and everything else refuses with
-// EBADF. /dev/null, which canaries use, would lose what is written to it without a word.
+// Closed for good, a number would soon be another file's, and some object that was inherited with the old one would
+// close or write that. So it stays taken: by an O_PATH descriptor, which fstat and close take and everything else
+// refuses with EBADF. /dev/null, which canaries use, would lose what is written to it without a word.
 //
 // Devices without a state, such as /dev/urandom, are left as they are.
 //
-// In C, since in Python it was half of what a worker costs: each os.fstat makes an object of 20 others. The list is read
-// with getdents64 into the stack: opendir would allocate. Source: open(2), getdents64(2), the kernel's devices.txt.
+// In C, since in Python it was half of what a worker costs: each os.fstat makes an object of 20 others. The list is
+// read with getdents64 into the stack: opendir would allocate. Source: open(2), getdents64(2), the kernel's
+// devices.txt.
 //
 // What it cannot do: see descriptors without /proc, or those of other threads that begin meanwhile.
 

@@ -10,8 +10,11 @@ from frostfork.errors import (
     FrostforkError,
     LedgerError,
     ObservationError,
+    RemoteError,
+    TaskTimeout,
     UnsupportedAirflowError,
     UnsupportedStepError,
+    WorkerDied,
     ZygoteError,
 )
 from frostfork.fork import Installation, child_baseline, fork, install
@@ -23,7 +26,12 @@ from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
+    from frostfork.context import FrostforkContext, get_context
+    from frostfork.learning_template import Learned, LearningTemplate
     from frostfork.ledger_file import LedgerFile
+    from frostfork.pool.broken import PoolBroken
+    from frostfork.pool.executor import ForkPool
+    from frostfork.pool.records import PoolStats, TaskRecord, WorkerStats
     from frostfork.preload import (
         Decision,
         Finding,
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from frostfork.preloader import Preloader, PreloadReport, find_installed
+    from frostfork.recycle import RecyclePolicy
     from frostfork.staleness import DistributionChange, InstalledWatch
     from frostfork.zygote import Ended, Template, Worker, Zygote
 
@@ -55,11 +64,15 @@ __all__ = [
     "DistributionChange",
     "Ended",
     "Finding",
+    "ForkPool",
+    "FrostforkContext",
     "FrostforkError",
     "Installation",
     "Installed",
     "InstalledWatch",
     "Journal",
+    "Learned",
+    "LearningTemplate",
     "Ledger",
     "LedgerError",
     "LedgerFile",
@@ -69,12 +82,18 @@ __all__ = [
     "ObservationError",
     "PageCounts",
     "Plan",
+    "PoolBroken",
+    "PoolStats",
     "PreloadMode",
     "PreloadPolicy",
     "PreloadReport",
     "Preloader",
+    "RecyclePolicy",
+    "RemoteError",
     "SourceRecord",
     "StepReport",
+    "TaskRecord",
+    "TaskTimeout",
     "Template",
     "Trial",
     "UnsupportedAirflowError",
@@ -82,12 +101,15 @@ __all__ = [
     "Verdict",
     "WarmupReport",
     "Worker",
+    "WorkerDied",
+    "WorkerStats",
     "Zygote",
     "ZygoteError",
     "blame",
     "child_baseline",
     "find_installed",
     "fork",
+    "get_context",
     "install",
     "observe",
     "page_counts",
@@ -97,7 +119,12 @@ __all__ = [
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
+    "frostfork.context": ("FrostforkContext", "get_context"),
+    "frostfork.learning_template": ("Learned", "LearningTemplate"),
     "frostfork.ledger_file": ("LedgerFile",),
+    "frostfork.pool.broken": ("PoolBroken",),
+    "frostfork.pool.executor": ("ForkPool",),
+    "frostfork.pool.records": ("PoolStats", "TaskRecord", "WorkerStats"),
     "frostfork.preload": (
         "Decision",
         "Finding",
@@ -111,6 +138,7 @@ _LATER = {
         "Verdict",
     ),
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
+    "frostfork.recycle": ("RecyclePolicy",),
     "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
     "frostfork.zygote": ("Ended", "Template", "Worker", "Zygote"),
 }

@@ -6,12 +6,21 @@ import errno
 import gc
 import os
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR, errno as c_errno
+from libc.string cimport memcpy
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close, dup
 
-from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
+from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, POLLIN, epoll_ctl, epoll_event, eventfd_write, poll, pollfd
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from frostfork._os cimport (
+    FF_CHANNEL_FDS,
     FF_KINDS,
     ff_baseline,
     ff_baseline_compare,
@@ -21,6 +30,20 @@ from frostfork._os cimport (
     ff_baseline_take,
     ff_baseline_info_t,
     ff_comparison,
+    ff_board,
+    ff_board_allow,
+    ff_board_begin,
+    ff_board_create,
+    ff_board_end,
+    ff_board_fini,
+    ff_board_look,
+    ff_board_map,
+    ff_board_measured,
+    ff_board_reset,
+    ff_board_view,
+    ff_board_withdraw,
+    ff_channel_receive,
+    ff_channel_send,
     ff_counts,
     ff_counts_take,
     ff_descriptors_release,
@@ -383,3 +406,6 @@ def signal_actions():
 def libraries_loaded():
     """How many shared objects this process has loaded so far."""
     return ff_process_libraries_loaded()
+
+
+include "_pool.pxi"

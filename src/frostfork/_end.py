@@ -47,7 +47,7 @@ class _Last:
 
 
 def go_last() -> None:
-    """At the end of all that atexit runs. A module that only sys.modules holds goes when the interpreter drops all modules."""
+    """The last that atexit runs. A module that only sys.modules holds goes when the interpreter drops all modules."""
     module = ModuleType("frostfork._last")
     module.__dict__["last"] = _Last(_standard_streams())
     sys.modules[module.__name__] = module

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The kernel layer, csrc/os.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.types cimport pid_t
 
 
@@ -127,3 +127,68 @@ cdef extern from "os/witness.h" nogil:
     int ff_witness_start(ff_witness *witness)
     int ff_witness_finish(ff_witness *witness, ff_witness_findings *out)
     void ff_witness_fini(ff_witness *witness)
+
+
+cdef extern from "os/board.h" nogil:
+    struct ff_board:
+        size_t count
+
+    struct ff_board_view:
+        uint32_t begun
+        uint32_t limit
+        uint64_t tasks
+        uint64_t since
+        uint64_t busy
+        int64_t private_bytes
+        int64_t unshared
+
+    int ff_board_create(ff_board *board, size_t count, int *fd)
+    int ff_board_map(ff_board *board, int fd, size_t count)
+    void ff_board_fini(ff_board *board)
+    void ff_board_reset(ff_board *board, size_t slot)
+    void ff_board_allow(ff_board *board, size_t slot, uint32_t number)
+    uint32_t ff_board_withdraw(ff_board *board, size_t slot)
+    bint ff_board_begin(ff_board *board, size_t slot, uint32_t number)
+    uint64_t ff_board_end(ff_board *board, size_t slot)
+    void ff_board_measured(ff_board *board, size_t slot, int64_t private_bytes, int64_t unshared)
+    void ff_board_look(const ff_board *board, size_t slot, ff_board_view *out)
+
+
+cdef extern from "os/channel.h" nogil:
+    enum: FF_CHANNEL_FDS
+
+    ssize_t ff_channel_send(
+        int socket, const void *first, size_t n_first, const void *second, size_t n_second, int fd, bint wait
+    )
+    ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t *n_fds, bint *lost, bint wait)
+
+
+cdef extern from "poll.h" nogil:
+    enum: POLLIN
+
+    struct pollfd:
+        int fd
+        short events
+        short revents
+
+    int poll(pollfd *fds, unsigned long count, int milliseconds)
+
+
+cdef extern from "sys/epoll.h" nogil:
+    enum:
+        EPOLL_CTL_MOD
+        EPOLLIN
+        EPOLLOUT
+
+    ctypedef union epoll_data_t:
+        int fd
+
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
+
+
+cdef extern from "sys/eventfd.h" nogil:
+    int eventfd_write(int fd, uint64_t value)

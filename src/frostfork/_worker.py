@@ -2,8 +2,8 @@
 """What a process does first when it was forked to be a worker, a zygote or a root: it becomes its own.
 
 A fork copies everything: the owner's connections, its signal handlers, what it wanted done at its end, the state of its
-random generators, its name. Some of it is put right by Python's at-fork hooks; the rest is put right here, by allow list
-where there can be one: what nobody named is not the worker's.
+random generators, its name. Some of it is put right by Python's at-fork hooks, the rest here: by allow list where there
+can be one, so that what nobody named is not the worker's.
 
 All that a worker needs for this is imported by the zygote, and all data that is dropped stays where it lies: to free
 what was inherited would copy its pages. docs/pools.md says what a worker finds.
@@ -146,8 +146,8 @@ def _reset_signals() -> None:
 def leave(code: int) -> NoReturn:
     """End a worker as Python would end it, but without taking its modules apart, which would copy all their pages.
 
-    Its threads that are no daemons are waited for, atexit functions registered in it run, and its open files are written
-    out. Objects get no last `__del__`.
+    Its threads that are no daemons are waited for, atexit functions that were registered in it run, and its open files
+    are written out. Objects get no last `__del__`.
     """
     try:
         import atexit

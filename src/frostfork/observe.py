@@ -93,7 +93,7 @@ class Observation:
         return json.dumps(
             {
                 "format": _FORMAT,
-                **_measured(self),
+                **measured(self),
                 "modules": modules,
                 "threads": self.threads,
                 "hot_code": self.hot_code,
@@ -117,13 +117,16 @@ class Observation:
             raise ObservationError(f"this is not an observation: {error}") from error
 
     @classmethod
-    def from_journal(cls, journal: Journal) -> Observation:
-        """What a child has written down so far, ended or not."""
+    def from_journal(cls, journal: Journal, *, skip: int = 0) -> Observation:
+        """What a child has written down so far, ended or not. skip: so many imports were read before."""
         import json
 
         seen = cls()
         for word, *fields in journal.records():
             if word == "import":
+                if skip:
+                    skip -= 1
+                    continue
                 name, origin, start, own, cumulative, error, grown, all_grown, importer = fields
                 times = (int(start) / 1e9, int(own) / 1e9, int(cumulative) / 1e9)
                 growth = (int(grown), int(all_grown))
@@ -158,7 +161,7 @@ def _code_from(record: str) -> list[CodeName]:
     return found
 
 
-def _measured(seen: Observation) -> dict[str, Any]:
+def measured(seen: Observation) -> dict[str, Any]:
     """All but modules and completeness, as JSON takes it: objects by the names of their fields."""
     values: dict[str, Any] = {
         name: getattr(seen, name) for name in ("wall_seconds", "cpu_seconds", "lost", "pages", "copies")
@@ -172,7 +175,7 @@ def _measured(seen: Observation) -> dict[str, Any]:
 
 
 def _restored(values: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of _measured."""
+    """The inverse of measured."""
     pages, copies = values["pages"], values["copies"]
     if copies is not None:
         kinds = {kind: Change(**change) for kind, change in copies["by_kind"].items()}
@@ -223,7 +226,7 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
         try:
             if hot_code:
                 self._journal.write("code", hot_code)
-            self._journal.write("end", json.dumps(_measured(seen)))
+            self._journal.write("end", json.dumps(measured(seen)))
         except (OSError, ValueError):
             # User code closed it, or gave a function a name that cannot be written: the parent will see an incomplete
             # observation.

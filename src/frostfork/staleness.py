@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 5.0
 PYTHON = ""  # the name under which the interpreter and its standard library are watched
 
+# Which file is there, and when it was last written; None if it is gone.
+_Mark = tuple[int, int, int, int] | None
+Mark = tuple[str, _Mark]  # with the path that was looked at
+
 
 class DistributionChange(NamedTuple):
     """One distribution that is no longer what was imported. after: None if it is gone."""
@@ -57,6 +61,11 @@ class InstalledWatch:
                 version, path = found
                 self._marks[name] = version, path, _mark(path)
 
+    def mark(self, distribution: str | None) -> Mark | None:
+        """What unchanged() tells by whether it is still what it was when it was added, in another process as well."""
+        name = PYTHON if distribution is None else distribution
+        return None if name not in self._marks else self._marks[name][1:]
+
     def changes(self) -> list[DistributionChange]:
         """What changed since it was added, each once: from then on its new state is the known one."""
         now = time.monotonic()
@@ -82,8 +91,9 @@ class InstalledWatch:
         return found
 
 
-# Which file is there, and when it was last written; None if it is gone.
-_Mark = tuple[int, int, int, int] | None
+def unchanged(mark: Mark) -> bool:
+    path, state = mark
+    return _mark(path) == state
 
 
 def _mark(path: str) -> _Mark:

@@ -69,7 +69,7 @@ class Zygote:
             template,
             start,
             on_owner_death == "kill",
-            tuple(keep_fds),
+            (*keep_fds, *(() if template is None else template.keep_fds)),
             name[:_MOST_NAME],
             ready_timeout,
             import_main,
@@ -112,6 +112,15 @@ class Zygote:
         if self._finalizer is not None:
             self._finalizer.detach()
 
+    def stay_at_exit(self) -> None:
+        """Do not close at the end of the interpreter: whoever waits for workers there closes it when that is done.
+
+        Not closed at all, it ends when the process has ended.
+        """
+        self._check_owner()
+        if self._finalizer is not None:
+            self._finalizer.atexit = False
+
     def __enter__(self) -> Zygote:
         return self.start()
 
@@ -148,7 +157,7 @@ class Zygote:
         OSError: the fork was refused (EAGAIN, ENOMEM), or there are too many descriptors (EMFILE).
         """
         each = None if fds is None or not len(fds) else [fds]
-        return self.fork_many(1, target, args, fds=each, names=[name], env=env, timeout=timeout)[0]
+        return self.fork_many(1, target, tuple(args), fds=each, names=[name], env=env, timeout=timeout)[0]
 
     def fork_many(
         self,

@@ -9,49 +9,10 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.integration.forking import run_script
-
-# work(body): what body returns in a worker.
-_PRELUDE = """
-import json, os, signal, sys, traceback
-from frostfork import _worker, fork
-
-def become(*keep):
-    _worker.become_zygote("pool zygote", 1, keep)
-
-def work(body, name="pool-1", generation=2, keep=(), leave=False, expect=0):
-    reader, writer = os.pipe()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = fork()
-    if pid == 0:
-        code = 1
-        try:
-            _worker.become_worker(name, generation, (writer, *keep))
-            os.write(writer, json.dumps(body()).encode())
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            if leave:
-                _worker.leave(code)
-            os._exit(code)
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    os.close(writer)
-    with open(reader) as answer:
-        text = answer.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == expect, status
-    return json.loads(text) if text else None
-"""
-
-
-def run(script: str, **environment: str) -> Any:
-    return run_script(_PRELUDE + textwrap.dedent(script), **environment)
-
+from tests.integration.worker_script import PRELUDE, run
 
 needs_numpy = pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="needs numpy")
 
@@ -81,7 +42,8 @@ def test_siblings_draw_other_numbers_from_numpy(kind: str) -> None:
         else:
             numpy.random.seed(1)
         become()
-        draw = lambda: [numpy.random.random(), numpy.random.default_rng().random()]
+        numpy.random.standard_normal()  # keeps a second number for the next call
+        draw = lambda: [numpy.random.standard_normal(), numpy.random.random(), numpy.random.default_rng().random()]
         print(json.dumps([work(draw), work(draw), draw()]))
     """)
     for each in zip(*seen, strict=True):
@@ -148,7 +110,7 @@ def test_a_signal_that_comes_before_a_worker_is_one_ends_it() -> None:
 
 
 def test_crash_reports_of_faulthandler_stay() -> None:
-    script = _PRELUDE + textwrap.dedent("""
+    script = PRELUDE + textwrap.dedent("""
         import faulthandler
         faulthandler.enable()
         become()
@@ -156,7 +118,9 @@ def test_crash_reports_of_faulthandler_stay() -> None:
             os.kill(os.getpid(), signal.SIGSEGV)
         work(named_in_the_report, expect=-signal.SIGSEGV)
     """)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "named_in_the_report" in done.stderr
 
@@ -236,7 +200,7 @@ def test_what_was_registered_for_the_zygotes_end_is_not_for_a_workers() -> None:
         atexit.register(lambda: out.write(b"zygote's atexit\\n"))
         threading._register_atexit(lambda: out.write(b"zygote's threading\\n"))
         multiprocessing.util.Finalize(None, lambda: out.write(b"zygote's Finalize\\n"), exitpriority=1)
-        become()
+        become(out.fileno())
         class Thing: pass
         thing = Thing()
         said = []
@@ -326,7 +290,7 @@ def test_ps_shows_name_and_generation(titles: bool) -> None:
 
 
 def test_nothing_is_printed_twice_and_nothing_printed_is_lost() -> None:
-    script = _PRELUDE + textwrap.dedent("""
+    script = PRELUDE + textwrap.dedent("""
         print("owner's,", end=" ")
         sys.stderr = sys.stdout = open(os.devnull, "w")  # as a test runner does
         pid = os.fork()
@@ -403,7 +367,7 @@ def test_threads_and_executors_work_in_a_worker() -> None:
 
 def test_multiprocessing_works_in_a_worker() -> None:
     seen = run("""
-        import multiprocessing, multiprocessing.util
+        import multiprocessing, multiprocessing.util, psutil
         from multiprocessing import shared_memory
         context = multiprocessing.get_context("fork")
         block = shared_memory.SharedMemory(create=True, size=1000)  # starts a tracker
@@ -424,16 +388,18 @@ def test_multiprocessing_works_in_a_worker() -> None:
             name = mine.name
             mine.close()
             other = multiprocessing.util.get_temp_dir()
+            assert psutil.Process().children() == [], "it has begun a tracker of its own"
             return [len(children), answer, process.name, name, other != folder and os.path.isdir(other), other]
         children, answer, name, shared, own_folder, other = work(body, leave=True)
-        # The tracker is one for all: what a worker made is there after its end, and is unlinked by whom it was made for.
+        # The tracker is one for all: what a worker made is there after its end, until it is unlinked here.
         found = shared_memory.SharedMemory(shared)
         found.close()
         found.unlink()
         stop.set()
         child.join(20)
         gone = not os.path.exists(other)
-        print(json.dumps([children, answer, name, own_folder, gone, os.path.isdir(folder), block.buf[0], child.exitcode]))
+        kept = [os.path.isdir(folder), block.buf[0], child.exitcode]
+        print(json.dumps([children, answer, name, own_folder, gone, *kept]))
         block.close()
         block.unlink()
     """)
@@ -465,7 +431,7 @@ def test_an_idle_worker_has_less_than_a_megabyte_of_its_own() -> None:
     Without immortal objects, which came with 3.12, an os.fork child has 0.9 of it.
     """
     seen = run("""
-        import asyncio, logging.handlers, multiprocessing.pool, numpy, frostfork
+        import asyncio, logging.handlers, multiprocessing.pool, numpy.random, frostfork
         become()
         frostfork.warmup()
         def private():

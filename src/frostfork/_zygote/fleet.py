@@ -24,6 +24,7 @@ from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
 _ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
+_SUCCESSION_SECONDS = 5.0  # for one that is replaced to hand over what it knows
 _TICK_SECONDS = 0.02
 _END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
@@ -132,6 +133,9 @@ class Fleet:
 
     def replace(self, timeout: float | None) -> int:
         with self._starting:
+            if self.current is not None and self.current.is_alive():
+                with contextlib.suppress(Gone, ZygoteError, OSError):  # it may be what is wrong
+                    self.current.call("succeeded", (), time.monotonic() + _SUCCESSION_SECONDS)
             handle = self._start(self._options.ready_timeout if timeout is None else timeout)
             self._take_over(handle)
             return handle.generation

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from frostfork import _core
-from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel
+from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel, close_all
 from frostfork._zygote.link import Link
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
@@ -100,8 +101,8 @@ class Handle:
             raise
         return [answer.value for answer in answers]
 
-    def call(self, method: str, arguments: tuple[Any, ...]) -> object:
-        """Raises Gone, ZygoteError, or what pickle raises."""
+    def call(self, method: str, arguments: tuple[Any, ...], deadline: float | None = None) -> object:
+        """Raises Gone, ZygoteError, TimeoutError, or what pickle raises."""
         parcel = Parcel(pickle.dumps((method, arguments)))
         answer = Answer()
         try:
@@ -110,7 +111,8 @@ class Handle:
         finally:
             parcel.close()
         try:
-            self.link.wait_until(lambda: answer.value is not None, None)
+            if not self.link.wait_until(lambda: answer.value is not None, deadline) and not self.link.gone:
+                raise TimeoutError(f"{method}() takes too long")
         except BaseException:
             answer.abandoned = True
             raise
@@ -165,15 +167,21 @@ class Handle:
 
     def _take_worker(self, message: Message, serial: int, pid: int) -> None:
         answer = self._answers.pop(serial)
-        if not message.fds:  # this process may not open more
+        if len(message.fds) < 2:  # this process may not open more
+            close_all(message.fds)
             self.link.send(("kill", serial, 1))
             answer.value = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return
-        worker = Worker(self, answer.name, pid, message.fds[0])
+        pidfd, key = message.fds
+        worker = Worker(self, answer.name, pid, pidfd)
         self.workers[serial] = worker
         answer.value = worker
         if answer.abandoned:
             worker.kill()
+        else:  # it waits for this: see life.py
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                os.write(key, b".")
+        os.close(key)
 
     # --- how workers end
 

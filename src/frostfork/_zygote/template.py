@@ -12,7 +12,12 @@ class Template:
     With start="fork" the copy is inherited, with start="exec" it is pickled. The hooks run in the zygote's only thread,
     and while one runs no worker is forked; ends of workers are reported meanwhile all the same. Public methods of a
     subclass can be called from the owner with Zygote.call.
+
+    keep_fds: descriptors of the owner's that the template needs in each zygote, under the same numbers. Workers have
+    them, too.
     """
+
+    keep_fds: Collection[int] = ()
 
     def begin(self) -> None:
         """Once in each zygote, before it is ready: preload, warm up. An exception fails the start or replacement."""
@@ -29,6 +34,9 @@ class Template:
 
     def ended(self, name: str, pid: int, code: int) -> None:
         """After a worker's end was reported. code: as subprocess.returncode. May take long: forks come first."""
+
+    def succeeded(self) -> None:
+        """Before the zygote of the next generation begins: hand over what that is to know. It waits 5 s for this."""
 
     def idle(self) -> float | None:
         """When nothing is to do. The seconds until it wants to be called again, if nothing happens meanwhile.

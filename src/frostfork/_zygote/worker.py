@@ -105,6 +105,12 @@ class Worker:
     def has_ended(self) -> bool:
         return self._ended is not None or _wait_for_pidfd(self.fileno(), 0)
 
+    def close(self) -> None:
+        """Close the pidfd now rather than when this object goes."""
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0 and self._owner == os.getpid():
+            os.close(pidfd)
+
     def __repr__(self) -> str:
         state = "running" if self._ended is None else f"ended: {self._ended.code}"
         return f"<Worker {self._name!r} pid={self._pid} generation={self.generation} {state}>"

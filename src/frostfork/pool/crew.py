@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workers of a pool: one thread that forks them, replaces those that end, and forks them anew."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from frostfork._core import Board
+from frostfork.errors import FrostforkError
+from frostfork.pool import frames, worker
+from frostfork.pool.breaker import Breaker
+from frostfork.pool.broken import PoolBroken
+from frostfork.pool.collector import Collector
+from frostfork.pool.ending import describe
+from frostfork.pool.engine import log
+from frostfork.pool.heart import Heart
+from frostfork.pool.link import Link
+from frostfork.pool.payload import plain
+
+if TYPE_CHECKING:
+    from frostfork.pool.engine import Engine
+    from frostfork.recycle import RecyclePolicy
+    from frostfork.zygote import Worker, Zygote
+
+_END_SECONDS = 10.0  # for a worker that was told to end
+_LOOK_SECONDS = 0.5
+_LONG_LIFE_SECONDS = 10.0  # whoever dies idle after this is no sign of a loop
+
+
+class Crew:
+    """Keeps a pool at its size. Hooks run in this thread and in the collector, with no lock held."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        zygote: Zygote,
+        size: int,
+        *,
+        name: str,
+        start: bytes,
+        recycle: RecyclePolicy,
+        refork_after: int | None,
+        max_unavailable: int,
+        ready_timeout: float,
+        heartbeat: float,
+        baseline: bool,
+        hooks: Hooks,
+    ) -> None:
+        self.engine = engine
+        self._zygote = zygote
+        self.size = size
+        self._name = name
+        self._start = start
+        self._recycle = recycle
+        self._refork_after = refork_after
+        self._max_unavailable = max_unavailable
+        self._ready_timeout = ready_timeout
+        self._baseline = baseline
+        self._hooks = hooks
+        self._heart = Heart(engine, heartbeat)
+        self._random = random.Random()
+        self._numbers = itertools.count(1)
+        self._board_slots = 2 * size + 8
+        self._board = Board(self._board_slots)
+        self._slots = list(range(self._board_slots))
+        self._breaker = Breaker()
+        self._failed_at = 0.0
+        self._changed = threading.Event()
+        self._refork_asked = False
+        self._old: list[Link] = []  # to be replaced by workers of the newest generation
+        self._reforked_at = 0
+        self.started = self.died = 0
+        self.generation = 0
+        self.collector = Collector(engine, name)
+        self.collector.buried = self._buried
+        engine.on_work = self._worked
+        engine.on_ready = self._ready
+        engine.on_retiring = self._retiring
+        engine.on_refused = self._refused
+        self.thread = threading.Thread(target=self._run, name=f"{name}-crew", daemon=True)
+
+    def begin(self) -> None:
+        try:
+            self.collector.thread.start()
+            self.thread.start()
+        except RuntimeError:  # no thread can be had
+            self.engine.closing = True
+            self.collector.stopping = True
+            self.engine.ring()
+            self._hooks.close()
+            raise
+        self._heart.begin()
+
+    def join(self) -> None:
+        """Until the pool has ended."""
+        if threading.current_thread() in (self.thread, self.collector.thread):
+            raise RuntimeError(
+                "a pool cannot wait for its end in one of its own threads: use shutdown(wait=False)"
+            )
+        self.thread.join()
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    def refork(self) -> None:
+        self._refork_asked = True
+        self._changed.set()
+
+    # --- the crew's thread
+
+    def _run(self) -> None:
+        engine = self.engine
+        wait: float | None = 0.0
+        while True:
+            self._changed.wait(wait)
+            self._changed.clear()
+            if engine.closing and self._all_done():
+                break
+            wait = None
+            try:
+                if self._refork_asked and not engine.closing:
+                    self._refork_asked = False
+                    self._renew()
+                self._retire_old()
+                wait = self._fill()
+            except Exception as error:
+                log.exception("the crew of a pool met an error and goes on")
+                self._breaker.failed(str(error))
+                wait = max(0.05, self._breaker.delay)
+        self._finish()
+
+    def _all_done(self) -> bool:
+        """Whether a pool that takes no more has nothing left to do."""
+        engine = self.engine
+        with engine.lock:
+            dispatcher = engine.dispatcher
+            return not (
+                dispatcher.pending
+                or dispatcher.large
+                or any(not link.idle for link in dispatcher.links if not link.dead)
+            )
+
+    def _fill(self) -> float | None:
+        """Fork what is missing. Seconds until the next look, if one is needed."""
+        engine = self.engine
+        with engine.lock:
+            links = [link for link in engine.dispatcher.links if not (link.retiring and link.idle)]
+            missing = self.size - len(links)
+            if engine.closing:
+                queued = len(engine.dispatcher.pending) + len(engine.dispatcher.large)
+                missing = min(missing, queued - sum(link.ready for link in links))
+        if missing <= 0 or engine.broken is not None:
+            return None
+        if self._breaker.is_open and not any(link.ready for link in links):
+            engine.abort(PoolBroken(f"workers end before they work: {self._breaker.reason}"))
+            return 0.0
+        left = self._breaker_until() - time.monotonic()
+        if left > 0:
+            return left
+        try:
+            self._fork(missing)
+        except (OSError, FrostforkError) as error:
+            self._failed(f"no worker could be forked: {error}")
+            return max(0.05, self._breaker.delay)
+        return None
+
+    def _breaker_until(self) -> float:
+        return self._failed_at + self._breaker.delay
+
+    def _failed(self, reason: str) -> None:
+        self._breaker.failed(reason)
+        self._failed_at = time.monotonic()
+        log.warning("pool %s: %s", self._name, reason)
+
+    def _fork(self, count: int) -> None:
+        names = [f"{self._name}-{next(self._numbers)}" for _ in range(min(count, len(self._slots)))]
+        for name in names:
+            self._hooks.call("before_fork", name)
+        ends = []
+        workers: list[Worker] = []
+        try:
+            for _ in names:
+                ends.append(_Ends())
+            fds = [each.theirs(self._board.fd) for each in ends]
+            workers = self._zygote.fork_many(
+                len(names), worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
+            )
+            while workers:
+                self._add(workers[-1], names[len(workers) - 1], ends[len(workers) - 1])
+                workers.pop()
+        finally:
+            for forked in workers:
+                forked.kill()
+                forked.close()
+            for each in ends:
+                each.close()
+
+    def _add(self, forked: Worker, name: str, ends: _Ends) -> None:
+        limits = self._recycle.limits(self._random)
+        slot = self._slots[-1]
+        self._board.reset(slot)
+        hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
+        link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
+        link.max_age = limits.age
+        self._slots.pop()
+        self.started += 1
+        self.generation = max(self.generation, link.generation)
+        with self.engine.lock:
+            self.engine.dispatcher.links.add(link)
+            self.collector.add(link, ends.take())
+            link.say(frames.HELLO, hello)
+        self.engine.timers.add(self._ready_timeout, self._check_ready, link)
+        self.engine.ring()
+
+    def _check_ready(self, link: Link) -> None:
+        if not link.ready and not link.dead:
+            link.kill(f"it was not ready after {self._ready_timeout:g} s")
+
+    # --- refork
+
+    def _renew(self) -> None:
+        """A new generation of the zygote. Its workers come as the old ones go."""
+        engine = self.engine
+        self._reforked_at = engine.done + engine.failed
+        try:
+            generation = self._zygote.replace()
+        except FrostforkError as error:
+            log.warning("pool %s keeps its generation: %s", self._name, error)
+            return
+        self.generation = generation
+        with engine.lock:
+            self._old = [link for link in engine.dispatcher.links if link.generation < generation]
+
+    def _retire_old(self) -> None:
+        engine = self.engine
+        with engine.lock:
+            old = [link for link in self._old if not link.dead and link.retiring is None]
+            self._old = sorted(old, key=lambda link: len(link.inflight))  # who is idle goes first
+            if not self._old:
+                return
+            there = sum(link.ready and link.retiring is None for link in engine.dispatcher.links)
+            room = there - (self.size - self._max_unavailable)
+            for link in self._old[: max(0, room)]:
+                engine.dispatcher.retire(link, "refork")
+
+    # --- what the collector tells
+
+    def _worked(self) -> None:
+        engine = self.engine
+        self._breaker.failures = 0
+        if self._refork_after is not None:
+            ended = engine.done + engine.failed
+            if ended - self._reforked_at >= self._refork_after and not self._old:
+                self._reforked_at = ended
+                self.refork()
+        if engine.closing or self._old:
+            self._changed.set()
+
+    def _ready(self, link: Link) -> None:
+        self._hooks.call("worker_ready", link.pid, link.name)
+        if self._old:
+            self._changed.set()
+
+    def _retiring(self, link: Link) -> None:
+        if link.ended and not link.watched:
+            link.watched = True
+            self.engine.timers.add(_END_SECONDS, link.kill, "it did not end when told to")
+        self._changed.set()
+
+    def _refused(self, link: Link, why: str) -> None:
+        self.engine.abort(PoolBroken(f"the initializer failed in worker {link.name}:\n{why}"))
+        self._changed.set()
+
+    def _buried(self, link: Link, code: int | None, in_task: bool) -> None:
+        link.worker.close()
+        self._slots.append(link.slot)
+        ended_well = link.ended or link.retiring is not None
+        if not ended_well:
+            self.died += 1
+        if not in_task and not ended_well and time.monotonic() - link.born < _LONG_LIFE_SECONDS:
+            tail = link.tail.decode(errors="replace").strip()
+            why = f": {link.killed}" if link.killed else ""
+            said = f"; the end of its standard error:\n{tail}" if tail else ""
+            self._failed(f"worker {link.name} (process {link.pid}) {describe(code)} while idle{why}{said}")
+        self._hooks.call("worker_exit", link.pid, link.name, code)
+        self._changed.set()
+
+    # --- the end
+
+    def _finish(self) -> None:
+        """Everything is done: end the workers, then the threads."""
+        engine = self.engine
+        end = time.monotonic() + _END_SECONDS
+        while True:
+            with engine.lock:
+                links = list(engine.dispatcher.links)
+                for link in links:
+                    link.end()
+            if not links:
+                break
+            late = time.monotonic() > end
+            for link in links:
+                if late or link.is_stopped():
+                    link.kill("it did not end when told to")
+            self._changed.wait(_LOOK_SECONDS)
+            self._changed.clear()
+        with contextlib.suppress(Exception):
+            self._hooks.close()
+        self.collector.stopping = True
+        engine.ring()
+        self.collector.thread.join()
+        self._board.close()
+
+
+class _Ends:
+    """The descriptors between the owner and a worker that is to be forked."""
+
+    def __init__(self) -> None:
+        self.socket, self._its_socket = socket.socketpair()
+        self._taken = False
+        self._fds: list[int] = []
+        try:
+            self._fds += os.pipe()  # its standard error
+            os.set_blocking(self._fds[0], False)
+        except OSError:
+            self.close()
+            raise
+
+    def theirs(self, board: int) -> tuple[int, int, int]:
+        return self._its_socket.fileno(), board, self._fds[1]
+
+    def take(self) -> int:
+        """The reading end; it and the socket are the caller's from now on."""
+        self._taken = True
+        return self._fds.pop(0)
+
+    def close(self) -> None:
+        self._its_socket.close()
+        if not self._taken:
+            self.socket.close()
+        while self._fds:
+            os.close(self._fds.pop())
+
+
+class Hooks:
+    """What the user wants to be called. A hook that fails is logged, and the pool goes on."""
+
+    def __init__(self, hooks: dict[str, Callable[..., object] | None], close: Callable[[], object]) -> None:
+        self._hooks = hooks
+        self._close = close
+
+    def call(self, name: str, *args: Any) -> None:
+        hook = self._hooks.get(name)
+        if hook is not None:
+            try:
+                hook(*args)
+            except Exception:
+                log.exception("the hook %s failed", name)
+
+    def close(self) -> None:
+        self._close()

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a pool that its threads share, and the way of a task through it.
+
+submit ──▶ Dispatcher ──▶ Link ──▶ worker ──▶ Link ──▶ received() ──▶ future
+
+Two threads serve a pool: the collector (collector.py) reads what workers send and does what is due, the crew (crew.py)
+forks workers. Neither keeps the ForkPool itself alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import weakref
+from concurrent.futures import InvalidStateError
+from concurrent.futures._base import CANCELLED, PENDING
+from typing import TYPE_CHECKING, Any
+
+from frostfork.errors import FrostforkError, TaskTimeout
+from frostfork.pool import frames
+from frostfork.pool.broken import PoolBroken
+from frostfork.pool.dispatcher import Dispatcher
+from frostfork.pool.ending import died
+from frostfork.pool.outcome import decode_error
+from frostfork.pool.payload import decode
+from frostfork.pool.timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from frostfork.pool.future import TaskFuture
+    from frostfork.pool.link import Link
+
+    Frame = tuple[int, int, int, int, bytes, int]
+
+_CLOSED = "cannot schedule new futures after shutdown"
+
+log = logging.getLogger("frostfork.pool")
+
+
+class Engine:
+    """What the threads of a pool share. `lock` is held for short; no future ends and no user's code runs under it."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        _engines.add(self)
+        self.lock = threading.Lock()
+        self.dispatcher = Dispatcher()
+        self.timers = Timers()
+        self.poller = select.epoll()
+        self.epoll = self.poller.fileno()
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.collector_ident: int | None = None
+        self.forked = False  # this is a copy in a fork of the owner
+        self.sweep = False  # workers may be idle without being known to be
+        self.closing = False  # takes no more
+        self.broken: PoolBroken | None = None
+        self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
+        self.on_work: Callable[[], None] = lambda: None  # a worker ended a task
+        self.on_retiring: Callable[[Link], None] = lambda link: None
+        self.on_refused: Callable[[Link, str], None] = lambda link, why: None
+        self.on_ready: Callable[[Link], None] = lambda link: None
+
+    def ring(self) -> None:
+        """Let the collector look at what has changed."""
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self.bell, 1)
+
+    # --- the owner's threads
+
+    def submit(self, future: TaskFuture) -> None:
+        try:
+            with self.lock:
+                if self.closing:
+                    raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
+                self.submitted += 1
+                self.dispatcher.submit(future)
+        except KeyboardInterrupt:
+            self.sweep = True  # a worker may have been taken from the idle ones, and given nothing
+            self.ring()
+            raise
+        if future._hard_timeout is not None:
+            self.timers.add(future._hard_timeout, self.check_time, future)
+            self.ring()
+        if self.dispatcher.large:
+            self.write_large()
+
+    def refuse(self, future: TaskFuture, error: BaseException) -> None:
+        """What cannot be sent ends at once; a pool that takes nothing says so all the same."""
+        with self.lock:
+            if self.closing:
+                raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
+            self.submitted += 1
+        self.fail(future, error)
+
+    def check_waiter(self) -> None:
+        """Whether this thread may wait for a task: the ones that would bring the result may not."""
+        if self.forked:
+            self.check_owner()
+        if threading.get_ident() == self.collector_ident:
+            raise RuntimeError(
+                "a callback of a future cannot wait for another future of its pool: it would wait for itself"
+            )
+
+    def check_owner(self) -> None:
+        if self.forked:
+            raise FrostforkError(
+                f"this pool belongs to process {self.owner}, and this is a fork of it, process {os.getpid()}: "
+                "make a pool of its own here"
+            )
+
+    def cancel(self, future: TaskFuture) -> bool:
+        """Mark it cancelled unless a worker has begun it."""
+        with self.lock:
+            if future._state != PENDING:
+                return False
+            link = future._link
+            if link is not None:
+                self.dispatcher.requeue(link.withdraw())
+                self.dispatcher.refill(link)
+                if future._link is not None:
+                    return False
+            with future._condition:
+                future._state = CANCELLED
+                future._condition.notify_all()
+            self.cancelled += 1
+            future._payload = None
+            self.dispatcher.refill_all()
+            return True
+
+    def has_begun(self, future: TaskFuture) -> bool:
+        link = future._link
+        return link is not None and link.has_begun(future)
+
+    def write_large(self) -> None:
+        """Send the large tasks that have found their workers."""
+        while True:
+            with self.lock:
+                if not self.dispatcher.large:
+                    return
+                link, future = self.dispatcher.large.pop()
+            fd, refused = -1, None
+            try:
+                body, flags, fd = link.write(future)
+            except Exception as error:
+                refused = error
+            with self.lock:
+                link.reserved = False
+                if refused is None and future._state == PENDING:
+                    if link.dead or link.retiring is not None:
+                        self.dispatcher.requeue([future])
+                    else:
+                        link.assign(future, body, flags, fd)
+                        link.flush()
+                if not link.dead:
+                    self.dispatcher.refill(link)
+                self.dispatcher.refill_all()
+            if fd >= 0:
+                os.close(fd)
+            if refused is not None:
+                self.fail(future, refused)
+
+    # --- the collector
+
+    def received(self, link: Link, came: list[Frame]) -> None:
+        """Frames of a worker."""
+        done, micros, came = link.line.settle(came)
+        if not came:
+            self.settled(link, done, micros)
+            return
+        ends = []
+        with self.lock:
+            for kind, number, extra, flags, body, fd in came:
+                if kind == frames.RESULT or kind == frames.ERROR:
+                    future = link.inflight.popleft()
+                    ends.append((future, kind, extra, flags, body, fd))
+                    micros += extra
+                elif kind == frames.SKIPPED:
+                    if link.inflight and link.inflight[0]._number == number:
+                        self.dispatcher.requeue([link.inflight.popleft()])
+                    else:
+                        link.skips -= 1
+                elif kind == frames.PONG:
+                    link.asked = None
+                elif kind == frames.READY:
+                    link.ready = True
+                elif kind == frames.RETIRE:
+                    self.dispatcher.retire(link, body.decode())
+        self.settled(link, done, micros, len(ends))
+        for each in ends:
+            self.resolve(link, *each)
+        for kind, _, _, _, body, _ in came:
+            if kind == frames.READY:
+                self.on_ready(link)
+            elif kind == frames.REFUSED:
+                self.on_refused(link, body.decode())
+
+    def settled(self, link: Link, done: int, micros: int, more: int = 0) -> None:
+        """A worker has ended tasks, and has room for others. done: of those, how many have their results."""
+        dispatcher = self.dispatcher
+        again = False
+        ended = done + more
+        with self.lock:
+            link.line.dirty = False
+            self.done += done
+            if ended:
+                link.took(micros / ended)
+            if not link.dead:
+                dispatcher.refill(link)
+            if dispatcher.ahead:
+                again = dispatcher.steal()
+        if again:
+            self.timers.add(0.001, self.steal)
+            self.ring()
+        if dispatcher.large:
+            self.write_large()
+        if ended or self.closing:
+            self.on_work()
+        if link.retiring is not None:
+            self.on_retiring(link)
+
+    def lead(self, future: TaskFuture, link: Link, timeout: float | None) -> None:
+        """Wait for the task's end in the worker's own socket, if that can be. The future may have no result then."""
+        wait = -1 if timeout is None else max(0, min(int(timeout * 1000), 2**31 - 1))
+        try:
+            taken = link.line.lead(future, self.epoll, wait, self.bell)
+            if taken is not None:
+                self.settled(link, taken[0], taken[1])
+        except BaseException:
+            self.sweep = True  # the collector sees to what is left
+            self.ring()
+            raise
+
+    def resolve(
+        self, link: Link, future: TaskFuture, kind: int, micros: int, flags: int, body: bytes, fd: int
+    ) -> None:
+        future._micros = micros
+        future._last = link
+        value: Any = None
+        error: BaseException | None = None
+        if kind == frames.RESULT:
+            try:
+                value = decode(body, flags, fd)
+            except BaseException as caught:
+                error = caught
+        else:
+            error = decode_error(body, flags, fd)
+        if error is not None:
+            self.fail(future, error)
+            return
+        self.done += 1
+        self._forget(future)
+        with contextlib.suppress(InvalidStateError):
+            future.set_result(value)
+
+    def fail(self, future: TaskFuture, error: BaseException) -> None:
+        self.failed += 1
+        self._forget(future)
+        with contextlib.suppress(InvalidStateError):
+            future.set_exception(error)
+
+    def _forget(self, future: TaskFuture) -> None:
+        future._payload = None
+        future._link = None
+
+    def steal(self) -> None:
+        with self.lock:
+            again = self.dispatcher.steal()
+        if again:
+            self.timers.add(0.001, self.steal)
+        if self.dispatcher.large:
+            self.write_large()
+
+    def lost(self, link: Link, code: int | None) -> bool:
+        """A worker is gone, and all that it sent was received. Whether it was in a task."""
+        with self.lock:
+            begun = self.dispatcher_begun(link)
+            waiting = [future for future in link.inflight if future is not begun]
+            link.inflight.clear()
+            link.close()
+            self.dispatcher.remove(link)
+            again = begun is not None and begun._attempts <= begun._retries and begun is not link.timed_out
+            if begun is not None and again:
+                begun._attempts += 1
+                self.retried += 1
+                waiting.insert(0, begun)
+            self.dispatcher.requeue(waiting)
+            self.dispatcher.refill_all()
+        if self.dispatcher.large:
+            self.write_large()
+        if begun is None:
+            return False
+        if not again:
+            begun._last = link
+            self.fail(begun, TaskTimeout(link.killed) if begun is link.timed_out else died(link, code))
+        return True
+
+    def dispatcher_begun(self, link: Link) -> TaskFuture | None:
+        first = link.inflight[0] if link.inflight else None
+        return first if first is not None and link.has_begun(first) else None
+
+    def check_time(self, future: TaskFuture) -> None:
+        """End the worker of a task that is beyond its hard timeout; look again when it can be."""
+        hard = future._hard_timeout
+        if hard is None or future.done():
+            return
+        left = hard
+        with self.lock:
+            link = future._link
+            if link is not None and not link.dead:
+                begun, _, _, since, *_ = link.board.look(link.slot)
+                if begun == future._number and since:
+                    left = hard - link.seconds_since(since)
+                    if left <= 0:
+                        # What is behind it goes elsewhere first: then the kill can meet no other task.
+                        self.dispatcher.requeue(link.withdraw())
+                        if link.has_begun(future) and link.inflight and link.inflight[-1] is future:
+                            link.timed_out = future
+                            link.kill(
+                                f"a task took more than {hard:g} s, so its worker {link.pid} was killed"
+                            )
+                            return
+        self.timers.add(max(left, 0.001), self.check_time, future)
+
+    def abort(self, error: PoolBroken) -> None:
+        """Nothing will run any more: every future ends with this."""
+        with self.lock:
+            self.broken = self.broken or error
+            self.closing = True
+            left = [*self.dispatcher.pending, *(future for _, future in self.dispatcher.large)]
+            for link in self.dispatcher.links:
+                left += link.inflight
+                link.inflight.clear()
+            self.dispatcher.pending.clear()
+            self.dispatcher.large.clear()
+        for future in left:
+            if future._state == PENDING:
+                self.fail(future, PoolBroken(str(error)))
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _leave_to_the_owner() -> None:
+    """In a fork of the owner: its workers must see their sockets closed when the owner is gone."""
+    for engine in list(_engines):
+        engine.forked = True
+        for link in list(engine.dispatcher.links):
+            with contextlib.suppress(OSError):
+                link.socket.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_owner)

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ForkPool: a concurrent.futures.Executor whose workers are forked from a zygote."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures._base import PENDING
+from typing import Any, NamedTuple, TypeVar
+
+from frostfork import _core
+from frostfork.errors import ConfigurationError, FrostforkError
+from frostfork.pool.crew import Crew, Hooks
+from frostfork.pool.engine import Engine
+from frostfork.pool.future import TaskFuture
+from frostfork.pool.main_names import MainNames
+from frostfork.pool.payload import Calls, plain
+from frostfork.pool.pool_template import PoolTemplate
+from frostfork.pool.records import PoolStats, WorkerStats
+from frostfork.recycle import RecyclePolicy
+from frostfork.zygote import Template, Zygote
+
+T = TypeVar("T")
+
+_KILL_AFTER = 5.0  # seconds that a task has to obey its soft timeout
+
+
+class Options(NamedTuple):
+    """How tasks are run. timeout: seconds after which TaskTimeout is raised in the task. hard_timeout: seconds after
+    which its worker is killed; 5 more than timeout unless given, math.inf for never. retries: how often the task may
+    be run again elsewhere when its worker dies.
+    """
+
+    timeout: float | None = None
+    hard_timeout: float | None = None
+    retries: int = 0
+
+    def checked(self) -> Options:
+        for name in ("timeout", "hard_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name} is {value!r}; allowed are None and seconds above 0")
+        if not isinstance(self.retries, int) or self.retries < 0:
+            raise ConfigurationError(f"retries is {self.retries!r}; allowed are whole numbers from 0")
+        hard = self.hard_timeout
+        if hard is None and self.timeout is not None:
+            hard = self.timeout + _KILL_AFTER
+        return self._replace(hard_timeout=None if hard is None or math.isinf(hard) else hard)
+
+
+class _Tasks(Executor):
+    """submit and map over an engine, with given options."""
+
+    _engine: Engine
+    _options: Options
+    _calls: Calls
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run fn(*args, **kwargs) in a worker. What cannot be pickled is the future's exception, as elsewhere.
+
+        Raises RuntimeError after shutdown(), PoolBroken if the workers ended one after the other, FrostforkError in a
+        fork of the process that made the pool.
+        """
+        engine = self._engine
+        engine.check_owner()
+        try:
+            payload, flags = self._calls.encode(fn, args, kwargs)
+        except Exception as error:
+            future = TaskFuture(engine, b"")
+            engine.refuse(future, error)
+            return future
+        future = TaskFuture(engine, payload, flags)
+        timeout, hard, retries = self._options
+        if timeout is not None:
+            future._timeout = timeout
+        if hard is not None:
+            future._hard_timeout = hard
+        if retries:
+            future._retries = retries
+        engine.submit(future)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As concurrent.futures' process pools have it. buffersize: no more than so many chunks are submitted ahead."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables)  # noqa: B905 - ends with the shortest, as Executor.map does
+        chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
+        first = chunks if buffersize is None else itertools.islice(chunks, buffersize)
+        futures = deque(self._submit_chunk(fn, chunk) for chunk in first)
+        return self._results(fn, futures, chunks if buffersize is not None else iter(()), end)
+
+    def _submit_chunk(self, fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> Future[list[T]]:
+        return self.submit(_run_chunk, fn, chunk)
+
+    def _results(
+        self,
+        fn: Callable[..., T],
+        futures: deque[Future[list[T]]],
+        more: Iterator[tuple[tuple[Any, ...], ...]],
+        end: float | None,
+    ) -> Iterator[T]:
+        try:
+            while futures:
+                future = futures[0]
+                results = future.result(None if end is None else end - time.monotonic())
+                futures.popleft()
+                del future
+                for chunk in more:
+                    futures.append(self._submit_chunk(fn, chunk))
+                    break
+                results.reverse()
+                while results:
+                    yield results.pop()
+        finally:
+            for each in futures:
+                each.cancel()
+
+
+class View(_Tasks):
+    """A pool with other options; it shares the pool's workers and queue, and ends with it."""
+
+    def __init__(self, pool: ForkPool, options: Options) -> None:
+        self._pool = pool
+        self._engine = pool._engine
+        self._calls = pool._calls
+        self._options = options
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing: it is the pool that is shut down."""
+
+
+class ForkPool(_Tasks):
+    """Workers that are forked from a zygote, and replaced by others when they end, are due or do not answer.
+
+    max_workers: by default as many as there are CPUs for this process. initializer(*initargs): runs in each worker.
+    recycle: when a worker has done enough. timeout, hard_timeout, retries: see with_options().
+    refork_after: after so many tasks the zygote is replaced, and all workers by children of the new one, of which at
+    most max_unavailable are missing at a time. ready_timeout: seconds for a worker to get ready.
+    heartbeat: seconds between two looks at whether workers answer; one that does not is killed at the next.
+    baseline: workers note their shared pages at birth (10 ns a page), so that stats() has their unshared ones.
+    zygote: one to use, which stays open; else the pool has its own, with `template` and `start` as in Zygote.
+    Hooks: before_fork(name), worker_ready(pid, name) and worker_exit(pid, name, code) run in this process, after_fork()
+    in each worker as the first thing.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        recycle: RecyclePolicy = RecyclePolicy(),
+        timeout: float | None = None,
+        hard_timeout: float | None = None,
+        retries: int = 0,
+        refork_after: int | None = None,
+        max_unavailable: int = 1,
+        ready_timeout: float = 60.0,
+        heartbeat: float = 30.0,
+        baseline: bool = False,
+        zygote: Zygote | None = None,
+        template: Template | None = None,
+        start: str = "auto",
+        name: str = "pool",
+        before_fork: Callable[[str], object] | None = None,
+        after_fork: Callable[[], object] | None = None,
+        worker_ready: Callable[[int, str], object] | None = None,
+        worker_exit: Callable[[int, str, int | None], object] | None = None,
+    ) -> None:
+        if max_workers is None:
+            max_workers = len(os.sched_getaffinity(0))
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if refork_after is not None and refork_after < 1:
+            raise ConfigurationError(f"refork_after is {refork_after!r}; allowed are None and numbers from 1")
+        if max_unavailable < 1:
+            raise ConfigurationError(f"max_unavailable is {max_unavailable!r}; allowed are numbers from 1")
+        self._options = Options(timeout, hard_timeout, retries).checked()
+        beginning = plain((after_fork, initializer, initargs))
+        own = zygote is None
+        if zygote is None:
+            if start == "auto":
+                start = "fork" if _core.threads() == 1 else "exec"
+            names = MainNames.here()
+            zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
+            names = names if start == "fork" else names.known_to(zygote)
+        else:
+            names = MainNames({})
+        self._calls = Calls(names.are_strange)
+        self._zygote = zygote
+        self._engine = engine = Engine()
+        hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
+        self._crew = Crew(
+            engine,
+            self._zygote,
+            max_workers,
+            name=name,
+            start=beginning,
+            recycle=recycle,
+            refork_after=refork_after,
+            max_unavailable=max_unavailable,
+            ready_timeout=ready_timeout,
+            heartbeat=heartbeat,
+            baseline=baseline,
+            hooks=Hooks(hooks, zygote.close if own else _nothing),
+        )
+        self._crew.begin()
+        self._finalize = weakref.finalize(self, _let_end, self._engine, self._crew)
+        self._finalize.atexit = False
+        _crews.add(self._crew)
+
+    def with_options(
+        self, *, timeout: float | None = None, hard_timeout: float | None = None, retries: int | None = None
+    ) -> View:
+        """The same pool, for tasks with these options in the place of the pool's.
+
+        timeout: seconds after which TaskTimeout is raised in the task, which may handle it. hard_timeout: seconds after
+        which the worker is killed and the future ends with TaskTimeout; 5 more than timeout unless given.
+        retries: how often the task may be run again elsewhere, if its worker dies.
+        """
+        mine = self._options
+        options = Options(
+            mine.timeout if timeout is None else timeout,
+            hard_timeout if timeout is not None or hard_timeout is not None else mine.hard_timeout,
+            mine.retries if retries is None else retries,
+        )
+        return View(self, options.checked())
+
+    def stats(self) -> PoolStats:
+        """What workers and tasks do at this moment. It asks no worker."""
+        engine, crew = self._engine, self._crew
+        with engine.lock:
+            links = sorted(engine.dispatcher.links, key=lambda link: link.born)
+            queued = sum(future._state == PENDING for future in engine.dispatcher.pending)
+            queued += len(engine.dispatcher.large)
+            running = sum(len(link.inflight) for link in links)
+            workers = []
+            for link in links:
+                begun, _, tasks, since, busy, private, unshared = link.board.look(link.slot)
+                state = "busy" if link.inflight else "idle" if link.ready else "starting"
+                workers.append(
+                    WorkerStats(
+                        link.pid,
+                        link.name,
+                        link.generation,
+                        tasks,
+                        busy / 1e9,
+                        None if private < 0 else private,
+                        None if unshared < 0 else unshared,
+                        "retiring" if link.retiring is not None else state,
+                    )
+                )
+            return PoolStats(
+                tuple(workers),
+                crew.generation,
+                engine.submitted,
+                engine.done,
+                engine.failed,
+                engine.cancelled,
+                engine.retried,
+                queued,
+                running,
+                crew.started,
+                crew.died,
+            )
+
+    def refork(self) -> None:
+        """Replace the zygote and then, by and by, all workers. It does not wait for that."""
+        self._engine.check_owner()
+        self._crew.refork()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; end the workers when what was submitted is done. With wait, return after that."""
+        engine = self._engine
+        if engine.forked:
+            return
+        with engine.lock:
+            engine.closing = True
+            queued = list(engine.dispatcher.pending) if cancel_futures else []
+            queued += [f for link in engine.dispatcher.links for f in link.inflight] if cancel_futures else []
+        for future in queued:
+            future.cancel()
+        self._crew.wake()
+        if wait:
+            self._crew.join()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise FrostforkError(
+            "a ForkPool cannot be sent to a worker: a task that needs a pool makes one of its own"
+        )
+
+
+def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
+    return [fn(*args) for args in chunk]
+
+
+def _nothing() -> None:
+    pass
+
+
+def _let_end(engine: Engine, crew: Crew) -> None:
+    """The pool is garbage: its tasks are still done, and then its workers end."""
+    if not engine.forked:
+        engine.closing = True
+        crew.wake()
+
+
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    """The interpreter ends: what was submitted is still done, as concurrent.futures has it."""
+    for crew in list(_crews):
+        if not crew.engine.forked:
+            crew.engine.closing = True
+            crew.wake()
+            crew.join()
+
+
+# As concurrent.futures does it: atexit comes later, after zygotes have been closed.
+threading._register_atexit(_end_all)  # type: ignore[attr-defined]

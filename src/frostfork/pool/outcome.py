@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task's exception travels: whole where it can be pickled, as text where not, and with its traceback always."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+
+from frostfork.errors import RemoteError
+from frostfork.pool.payload import Payload, decode, encode, plain
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a task, as its worker saw it. It is the cause of what the task raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def encode_error(error: BaseException, skip: int = 1) -> bytes | Payload:
+    """skip: frames of our own at the beginning of its traceback."""
+    start = error.__traceback__
+    for _ in range(skip):
+        start = start.tb_next if start is not None else None
+    text = "".join(traceback.format_exception(type(error), error, start))
+    described = f"{type(error).__module__}.{type(error).__qualname__}: {_text(error)}"
+    try:
+        pickled = plain(error)
+    except Exception as refusal:
+        pickled = b""
+        described += f" (which cannot be pickled: {type(refusal).__name__}: {_text(refusal)})"
+    return encode((text, described, pickled))
+
+
+def decode_error(body: bytes, flags: int, fd: int) -> BaseException:
+    """Never raises: what cannot be read is a RemoteError that says so."""
+    try:
+        text, described, pickled = decode(body, flags, fd)
+    except Exception as error:
+        return RemoteError(f"the exception of a task did not arrive: {type(error).__name__}: {_text(error)}")
+    found: object = None
+    if pickled:
+        try:
+            found = pickle.loads(pickled)
+        except Exception as error:
+            described += f" (which cannot be unpickled: {type(error).__name__}: {_text(error)})"
+    if not isinstance(found, BaseException):
+        found = RemoteError(described)
+    found.__cause__ = RemoteTraceback(text)
+    return found
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "its text cannot be had"

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of a pool that need no process: payloads, outcomes, channels, the breaker, timers, the dispatcher."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from frostfork import RemoteError
+from frostfork._core import Board, Channel, Line
+from frostfork.pool.breaker import Breaker
+from frostfork.pool.outcome import decode_error, encode_error
+from frostfork.pool.payload import LARGE_BYTES, TABLE, Payload, decode, encode, frame
+from frostfork.pool.timers import Timers
+
+
+def there_and_back(value: object) -> Any:
+    return decode(*frame(encode(value)))
+
+
+def test_small_objects_are_plain_pickles() -> None:
+    assert encode((1, "two")) == pickle.dumps((1, "two"), 5)
+    assert there_and_back({"a": [1, 2]}) == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize("size", [1, 1000, LARGE_BYTES, 3 * LARGE_BYTES + 5])
+def test_buffers_travel_beside_the_pickle(size: int) -> None:
+    data = bytearray(os.urandom(size))
+    payload = encode([pickle.PickleBuffer(data), pickle.PickleBuffer(b"fixed")])
+    assert isinstance(payload, Payload)
+    body, flags, fd = frame(payload)
+    assert flags == TABLE and (fd >= 0) == (size >= LARGE_BYTES - 200)
+    writable, fixed = decode(body, flags, fd)
+    assert bytes(writable) == data and bytes(fixed) == b"fixed"
+    assert not memoryview(writable).readonly and memoryview(fixed).readonly
+    memoryview(writable)[0:1] = b"x"
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_a_large_pickle_needs_no_buffers() -> None:
+    text = "x" * (2 * LARGE_BYTES)
+    payload = encode(text)
+    assert isinstance(payload, Payload) and there_and_back(text) == text
+
+
+def test_a_lost_descriptor_is_an_error() -> None:
+    body, flags, fd = frame(encode("x" * LARGE_BYTES))
+    os.close(fd)
+    with pytest.raises(OSError, match="too many open files"):
+        decode(body, flags, -2)
+
+
+def test_an_exception_has_its_traceback_as_its_cause() -> None:
+    try:
+        try:
+            raise ZeroDivisionError("first")
+        except ZeroDivisionError as first:
+            raise KeyError("second") from first
+    except KeyError as error:
+        found = decode_error(*frame(encode_error(error, skip=0)))
+    assert isinstance(found, KeyError) and found.args == ("second",)
+    text = str(found.__cause__)
+    assert "ZeroDivisionError: first" in text and "KeyError: 'second'" in text and "direct cause" in text
+
+
+def test_an_exception_that_cannot_be_pickled_is_told() -> None:
+    error = ValueError("why", threading.Lock())
+    found = decode_error(*frame(encode_error(error, skip=0)))
+    assert isinstance(found, RemoteError) and "ValueError" in str(found) and "cannot be pickled" in str(found)
+
+
+def test_frames_come_whole_and_with_their_descriptors() -> None:
+    one, two = socket.socketpair()
+    reading, writing = os.pipe()
+    try:
+        sender, receiver = Channel(one.fileno()), Channel(two.fileno())
+        assert receiver.receive() == []
+        sender.send(1, 7, b"body", 9, 4)
+        sender.send(2, 8, b"", 0, 0, writing)
+        sender.send(3, 9, b"after")
+        one.close()
+        came = []
+        while (frames := receiver.receive(wait=True)) is not None:
+            came += frames
+        assert came[0] == (1, 7, 9, 4, b"body", -1) and came[2] == (3, 9, 0, 0, b"after", -1)
+        kind, number, _, _, body, fd = came[1]
+        assert (kind, number, body) == (2, 8, b"") and fd >= 0
+        os.write(fd, b"through")
+        assert os.read(reading, 10) == b"through"
+        os.close(fd)
+    finally:
+        os.close(reading)
+        os.close(writing)
+        one.close()
+        two.close()
+
+
+def test_a_line_keeps_what_does_not_fit_for_later() -> None:
+    one, two = socket.socketpair()
+    board = Board(1)
+    try:
+        line = Line(one.fileno(), board, 0, "owner")
+        tasks = [Task() for _ in range(300)]
+        sent = [line.assign(task, 2, 0, bytes(5000), 0) for task in tasks]
+        assert sent[0] and not sent[-1] and line.unsent and line.sent == 300
+        receiver = Channel(two.fileno())
+        numbers: list[int] = []
+        while len(numbers) < 300:
+            numbers += [number for _, number, _, _, body, _ in receiver.receive() or () if len(body) == 5000]
+            line.flush()
+        assert numbers == list(range(1, 301)) and not line.unsent
+        assert board.begin(0, 1)
+        assert line.withdraw() == tasks[1:] and list(line.inflight) == tasks[:1]
+        assert board.look(0)[:2] == (1, 1)
+        two.close()
+        assert line.assign(Task(), 2, 0, b"", 0)  # nobody is there: that is told elsewhere
+    finally:
+        board.close()
+        one.close()
+        two.close()
+
+
+class Task:
+    """As much of a future as a line knows."""
+
+    _number = 0
+    _link: object = None
+    _cond: object = None
+    _state = "PENDING"
+    _result: object = None
+
+
+def test_a_line_gives_results_to_their_tasks() -> None:
+    one, two = socket.socketpair()
+    board = Board(1)
+    try:
+        line = Line(one.fileno(), board, 0, "owner")
+        tasks = [Task() for _ in range(4)]
+        for task in tasks:
+            line.assign(task, 2, 0, b"", 0)
+        (waited_for,) = tasks[2:3]
+        waited_for._cond = "somebody waits"
+        worker = Channel(two.fileno())
+        for number in range(1, 5):
+            worker.send(10, number, pickle.dumps(number * 10), 5)
+        done, micros, rest = line.settle(line.receive() or [])
+        assert (done, micros) == (2, 10) and [each[1] for each in rest] == [3, 4]
+        assert [task._result for task in tasks] == [10, 20, None, None]
+        assert [task._state for task in tasks] == ["FINISHED", "FINISHED", "PENDING", "PENDING"]
+        assert list(line.inflight) == tasks[2:]
+    finally:
+        board.close()
+        one.close()
+        two.close()
+
+
+def test_the_breaker_waits_longer_each_time_and_then_gives_up() -> None:
+    breaker = Breaker(most=5)
+    delays = []
+    while not breaker.is_open:
+        delays.append(breaker.delay)
+        breaker.failed("why")
+    assert delays[:2] == [0, 0] and delays[2:] == sorted(delays[2:]) and delays[2] < delays[4]
+    assert breaker.reason == "why"
+    breaker.worked()
+    assert breaker.failures == 0 and breaker.delay == 0
+    for _ in range(100):
+        breaker.failed("again")
+    assert breaker.delay == 5
+
+
+def test_timers_call_in_their_order() -> None:
+    timers = Timers()
+    said: list[str] = []
+    assert timers.wait_seconds() is None
+    timers.add(60, said.append, "late")
+    timers.add(-1, said.append, "second")
+    timers.add(-2, said.append, "first")
+    assert timers.wait_seconds() == 0
+    timers.run()
+    assert said == ["first", "second"] and 50 < (timers.wait_seconds() or 0) <= 60
