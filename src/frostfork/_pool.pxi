@@ -286,6 +286,8 @@ cdef class Channel:
             frames.append((head.kind, head.number, head.extra, head.flags, body, fd))
             at += sizeof(head) + head.length
         self.partial = PyBytes_FromStringAndSize(<char *> data + at, size - at) if at < size else b""
+        if not frames and not wait:
+            return self.receive()  # of a long frame, only a part; [] is for nothing
         return frames
 
 
@@ -357,6 +359,11 @@ cdef class Line(Channel):
     def handled(self):
         self.handling = False
 
+    def seize(self):
+        """Nobody may lead() any more; whether nobody does."""
+        self.handling = True
+        return not self.led
+
     def settle(self, list frames):
         """Give results to futures that nobody waits for. (how many, microseconds of them all, the other frames)
 
@@ -406,10 +413,6 @@ cdef class Line(Channel):
     @property
     def unsettled(self):
         return self.dirty or self.backlog is not None
-
-    @property
-    def is_led(self):
-        return self.led
 
     def lead(self, future, int epoll, int milliseconds, int bell):
         """Wait here for the result of the task that this worker is to do next, without a detour over another thread.

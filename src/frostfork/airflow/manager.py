@@ -57,9 +57,9 @@ class SharedParentManager(DagFileProcessorManager):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
+        self._asked_to_end = False
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
-        self._asked_to_end = False
 
     def report(self) -> ParentReport | None:
         """What the parent of the parsing processes has done; None if there is none, or if it died young."""

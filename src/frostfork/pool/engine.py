@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import threading
+import time
 import weakref
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
@@ -57,6 +59,7 @@ class Engine:
         self.forked = False  # this is a copy in a fork of the owner
         self.sweep = False  # workers may be idle without being known to be
         self.closing = False  # takes no more
+        self._shortest = self._check_due = math.inf  # see check_times
         self.broken: PoolBroken | None = None
         self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
         self.on_work: Callable[[], None] = lambda: None  # a worker ended a task
@@ -83,8 +86,7 @@ class Engine:
             self.ring()
             raise
         if future._hard_timeout is not None:
-            self.timers.add(future._hard_timeout, self.check_time, future)
-            self.ring()
+            self.watch(future._hard_timeout)
         if self.dispatcher.large:
             self.write_large()
 
@@ -149,7 +151,9 @@ class Engine:
                 refused = error
             with self.lock:
                 link.reserved = False
-                if refused is None and future._state == PENDING:
+                if self.broken is not None:
+                    refused = PoolBroken(str(self.broken))
+                elif refused is None and future._state == PENDING:
                     if link.dead or link.retiring is not None:
                         self.dispatcher.requeue([future])
                     else:
@@ -175,8 +179,12 @@ class Engine:
         with self.lock:
             for kind, number, extra, flags, body, fd in came:
                 if kind == frames.RESULT or kind == frames.ERROR:
-                    future = link.inflight.popleft()
-                    ends.append((future, kind, extra, flags, body, fd))
+                    if not link.inflight or link.inflight[0]._number != number:
+                        # The pool gave it up, or a task came back twice, in a fork of the worker.
+                        if fd >= 0:
+                            os.close(fd)
+                        continue
+                    ends.append((link.inflight.popleft(), kind, extra, flags, body, fd))
                     micros += extra
                 elif kind == frames.SKIPPED:
                     if link.inflight and link.inflight[0]._number == number:
@@ -191,7 +199,10 @@ class Engine:
                     self.dispatcher.retire(link, body.decode())
         self.settled(link, done, micros, len(ends))
         for each in ends:
-            self.resolve(link, *each)
+            try:
+                self.resolve(link, *each)
+            except BaseException:
+                log.exception("what a future calls at its end failed")
         for kind, _, _, _, body, _ in came:
             if kind == frames.READY:
                 self.on_ready(link)
@@ -302,28 +313,54 @@ class Engine:
         first = link.inflight[0] if link.inflight else None
         return first if first is not None and link.has_begun(first) else None
 
-    def check_time(self, future: TaskFuture) -> None:
-        """End the worker of a task that is beyond its hard timeout; look again when it can be."""
-        hard = future._hard_timeout
-        if hard is None or future.done():
-            return
-        left = hard
+    def watch(self, hard: float) -> None:
+        """A task with this hard timeout was submitted."""
+        self._shortest = min(self._shortest, hard)
+        self._check_in(hard)
+
+    def _check_in(self, seconds: float) -> None:
+        due = time.monotonic() + seconds
+        if due < self._check_due:
+            self._check_due = due
+            self.timers.add(seconds, self.check_times, due)
+            self.ring()
+
+    def check_times(self, due: float) -> None:
+        """End the workers whose task is beyond its hard timeout.
+
+        One timer for all: no task that begins after a look can be due before the shortest timeout has passed, and a
+        timer for each would hold it, and its result, for all that time.
+        """
+        if due != self._check_due:
+            return  # another one came before it
+        self._check_due = math.inf
+        left = math.inf
         with self.lock:
-            link = future._link
-            if link is not None and not link.dead:
-                begun, _, _, since, *_ = link.board.look(link.slot)
-                if begun == future._number and since:
-                    left = hard - link.seconds_since(since)
-                    if left <= 0:
-                        # What is behind it goes elsewhere first: then the kill can meet no other task.
-                        self.dispatcher.requeue(link.withdraw())
-                        if link.has_begun(future) and link.inflight and link.inflight[-1] is future:
-                            link.timed_out = future
-                            link.kill(
-                                f"a task took more than {hard:g} s, so its worker {link.pid} was killed"
-                            )
-                            return
-        self.timers.add(max(left, 0.001), self.check_time, future)
+            waits = bool(self.dispatcher.pending or self.dispatcher.large)
+            for link in self.dispatcher.links:
+                waits = waits or bool(link.inflight)
+                if link.inflight and not link.dead:
+                    left = min(left, self._left(link))
+        if waits:
+            self._check_in(max(0.001, min(left, self._shortest)))
+        else:
+            self._shortest = math.inf
+
+    def _left(self, link: Link) -> float:
+        """Seconds that the task which a worker runs still has. If none, the worker is killed."""
+        begun, _, _, since, *_ = link.board.look(link.slot)
+        future = next((each for each in link.inflight if each._number == begun), None)
+        hard = future._hard_timeout if future is not None else None
+        if future is None or hard is None or not since:
+            return math.inf
+        left = hard - link.seconds_since(since)
+        if left <= 0 and link.timed_out is None:
+            # What is behind it goes elsewhere first: then the kill can meet no other task.
+            self.dispatcher.requeue(link.withdraw())
+            if link.inflight and link.inflight[-1] is future and link.has_begun(future):
+                link.timed_out = future
+                link.kill(f"a task took more than {hard:g} s, so its worker {link.pid} was killed")
+        return left if left > 0 else math.inf
 
     def abort(self, error: PoolBroken) -> None:
         """Nothing will run any more: every future ends with this."""
@@ -331,6 +368,8 @@ class Engine:
             self.broken = self.broken or error
             self.closing = True
             left = [*self.dispatcher.pending, *(future for _, future in self.dispatcher.large)]
+            for link, _ in self.dispatcher.large:
+                link.reserved = False
             for link in self.dispatcher.links:
                 left += link.inflight
                 link.inflight.clear()

@@ -35,7 +35,7 @@ class Link:
         self.socket = sock
         self.line = Line(sock.fileno(), board, slot, self)
         self.inflight: deque[TaskFuture] = self.line.inflight
-        self.worker = worker
+        self.worker: Worker | None = worker  # None once it has ended and everything was said
         self.pid = worker.pid
         self.name = name
         self.generation = worker.generation
@@ -145,7 +145,7 @@ class Link:
                 self.socket.shutdown(socket.SHUT_WR)
 
     def kill(self, why: str) -> None:
-        if not self.dead:
+        if not self.dead and self.worker is not None:
             self.killed = self.killed or why
             with contextlib.suppress(OSError):
                 self.worker.kill()
