@@ -175,7 +175,7 @@ class Storm:
                 except BaseException as error:
                     self.complain(f"submit of {kind} raised {error!r}")
                     break
-                if r.random() < 0.01:
+                if r.random() < 0.05:
                     victim = r.choice(mine)
                     if victim[3].cancel():
                         self.counts["cancelled"] += 1

@@ -187,7 +187,8 @@ class Engine:
                 if self.broken is not None:
                     refused = PoolBroken(str(self.broken))
                 elif refused is None and future._state == PENDING:
-                    if link.dead or link.retiring is not None:
+                    if not link.takes_tasks:
+                        # Also where tasks were taken back meanwhile: a new one would let the worker begin those, too.
                         self.dispatcher.requeue([future])
                     else:
                         try:
