@@ -88,6 +88,13 @@ def test_results_for_a_pool_that_gave_up_are_let_go(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_an_interrupt_in_the_initializer_does_not_break_the_pool(tmp_path: Path) -> None:
+    with ForkPool(1, initializer=work.wait_at_first, initargs=(str(tmp_path / "first"),)) as pool:
+        pid = int(work.until(lambda: work.content(tmp_path / "first")))
+        os.kill(pid, signal.SIGINT)
+        assert works(pool) and pool.stats().started == 2
+
+
 def test_a_time_limit_holds_no_result() -> None:
     with ForkPool(1, timeout=60) as pool:
         future = pool.submit(bytes, 100)
