@@ -149,7 +149,9 @@ class Crew:
         """Fork what is missing. Seconds until the next look, if one is needed."""
         engine = self.engine
         with engine.lock:
-            links = [each for each in engine.dispatcher.links if not (each.gone or (each.retiring and each.idle))]
+            links = [
+                each for each in engine.dispatcher.links if not (each.gone or (each.retiring and each.idle))
+            ]
             missing = self.size - len(links)
             if engine.closing:
                 queued = len(engine.dispatcher.pending) + len(engine.dispatcher.large)
@@ -202,7 +204,9 @@ class Crew:
 
     def _add(self, forked: Worker, name: str, ends: Ends) -> None:
         limits = self._recycle.limits(self._random)
-        slot = self._slots.pop()  # at once: the collector puts slots back meanwhile, and one that two have is chaos
+        slot = (
+            self._slots.pop()
+        )  # at once: the collector puts slots back meanwhile, and one that two have is chaos
         try:
             self._board.reset(slot)
             hello = plain((self._board_slots, slot, limits, self._baseline, self._start))

@@ -160,7 +160,9 @@ class Worker:
             data, flags, mem = self._told(error)
             del error
         if os.getpid() != self._pid:
-            os.write(2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n")
+            os.write(
+                2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n"
+            )
             os._exit(1)
         del value, out
         took = self._board.end(self._slot)
