@@ -143,3 +143,7 @@ def deaf(seconds: float) -> None:
 
 def modules() -> list[str]:
     return list(sys.modules)
+
+
+def make_bytes(size: int) -> bytes:
+    return bytes(size)

@@ -57,8 +57,9 @@ class Collector:
         for fd in list(self._pipes):
             self._heard(fd)
             self._drop(fd)
+        bell, engine.bell = engine.bell, -1
         engine.poller.close()
-        os.close(engine.bell)
+        os.close(bell)
 
     def _rung(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):

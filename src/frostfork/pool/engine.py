@@ -90,8 +90,9 @@ class Engine:
 
     def ring(self) -> None:
         """Let the collector look at what has changed."""
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self.bell, 1)
+        if self.bell >= 0:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.bell, 1)
 
     # --- the owner's threads
 
@@ -210,6 +211,10 @@ class Engine:
         with self.lock:
             for kind, number, extra, flags, body, fd in came:
                 if kind == frames.RESULT or kind == frames.ERROR:
+                    if not link.inflight or link.inflight[0]._number != number:
+                        if fd >= 0:  # abort() has ended the task
+                            os.close(fd)
+                        continue
                     future = link.inflight.popleft()
                     ends.append((future, kind, extra, flags, body, fd))
                     micros += extra
