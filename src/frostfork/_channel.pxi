@@ -105,7 +105,7 @@ cdef class Channel:
             sent = ff_channel_send(self.fd, head, sizeof(frame_head), data, size, fd, False)
             if sent == whole:
                 return 1
-            if sent == -errno_EAGAIN:
+            if sent == -errno_EAGAIN or (fd < 0 and (sent == -errno_ENOBUFS or sent == -errno_ENOMEM)):
                 sent = 0
             check(<int> sent if sent < 0 else 0)
         frame = PyBytes_FromStringAndSize(NULL, whole)
@@ -209,6 +209,8 @@ cdef class Channel:
             frames.append((head.kind, head.number, head.extra, head.flags, body, fd))
             at += sizeof(head) + head.length
         self.partial = PyBytes_FromStringAndSize(<char *> data + at, size - at) if at < size else b""
+        if not frames and not wait:
+            return self.receive()  # of a long frame, only a part; [] is for nothing
         return frames
 
 
@@ -248,7 +250,10 @@ cdef class Line(Channel):
         self.drop()
 
     def assign(self, future, uint8_t kind, uint32_t extra, bytes body, uint8_t flags, int fd=-1, bint more=False):
-        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is seen elsewhere."""
+        """Send a task; whether it went at once. `more`: others follow before flush(). Who is gone is seen elsewhere.
+
+        OSError: the descriptor cannot be sent, since this process or user has too many; the task was not sent.
+        """
         cdef frame_head head
         self.sent += 1
         future._number = self.sent
@@ -258,8 +263,13 @@ cdef class Line(Channel):
         head = frame_head(0, kind, flags, 0, self.sent, extra)
         try:
             return self.post(&head, body, fd, more) == 1
-        except OSError:
-            return True
+        except OSError as error:
+            if error.errno == errno_EPIPE or error.errno == errno_ECONNRESET:
+                return True
+            # Nothing of it went, and its number is not used again.
+            self.inflight.pop()
+            future._link = None
+            raise
 
     def withdraw(self):
         """Take back what is not begun, in its order."""
@@ -281,6 +291,11 @@ cdef class Line(Channel):
 
     def handled(self):
         self.handling = False
+
+    def seize(self):
+        """Nobody may lead() any more; whether nobody does."""
+        self.handling = True
+        return not self.led
 
     def settle(self, list frames):
         """Give results to futures that nobody waits for. (how many, microseconds of them all, the other frames)
@@ -331,10 +346,6 @@ cdef class Line(Channel):
     @property
     def unsettled(self):
         return self.dirty or self.backlog is not None
-
-    @property
-    def is_led(self):
-        return self.led
 
     def lead(self, future, int epoll, int milliseconds, int bell):
         """Wait here for the result of the task that this worker is to do next, without a detour over another thread.

@@ -7,7 +7,8 @@ import gc
 import os
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR, errno as c_errno
+from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
+from libc.errno cimport ENOBUFS as errno_ENOBUFS, ENOMEM as errno_ENOMEM, EPIPE as errno_EPIPE, errno as c_errno
 from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close, dup

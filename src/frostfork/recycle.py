@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from frostfork import _settings
 from frostfork.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -52,13 +53,12 @@ class RecyclePolicy:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("max_tasks", "max_private_bytes"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigurationError(f"{name} is {value!r}; allowed are None and whole numbers from 1")
-        if self.max_age is not None and not (self.max_age > 0 and math.isfinite(self.max_age)):
+        _settings.whole("max_tasks", self.max_tasks, 1, or_none=True)
+        _settings.whole("max_private_bytes", self.max_private_bytes, 1, or_none=True)
+        _settings.seconds("max_age", self.max_age, or_none=True)
+        if self.max_age is not None and not math.isfinite(self.max_age):
             raise ConfigurationError(f"max_age is {self.max_age!r}; allowed are None and seconds above 0")
-        if not 0 <= self.jitter < 1:
+        if not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter < 1:
             raise ConfigurationError(f"jitter is {self.jitter!r}; allowed are shares from 0 to below 1")
 
     def limits(self, random: Random) -> Limits:

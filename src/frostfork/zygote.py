@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from frostfork import _settings
 from frostfork._zygote.channel import MOST_FDS, Parcel
 from frostfork._zygote.fleet import Fleet
 from frostfork._zygote.handle import Handle
@@ -64,8 +66,11 @@ class Zygote:
         _one_of("on_owner_death", on_owner_death, ("kill", "drain"))
         if template is not None and not isinstance(template, Template):
             raise TypeError(f"template must be a frostfork.Template, not {template!r}")
-        if not ready_timeout > 0:
-            raise ConfigurationError(f"ready_timeout must be more than 0, not {ready_timeout!r}")
+        _settings.seconds("ready_timeout", ready_timeout)
+        _settings.instance("name", name, str)
+        keep_fds = tuple(keep_fds)
+        for fd in keep_fds:
+            _settings.whole("a descriptor of keep_fds", fd, 0)
         self._options = Options(
             template,
             start,
@@ -88,6 +93,7 @@ class Zygote:
         if self._closed:
             raise ZygoteError("this Zygote is closed")
         if self._fleet is None:
+            _check_main()
             fleet = Fleet(self._options)
             self._finalizer = weakref.finalize(self, _end, fleet, os.getpid())
             self._fleet = fleet
@@ -112,6 +118,15 @@ class Zygote:
             fleet.close(timeout, drain)
         if self._finalizer is not None:
             self._finalizer.detach()
+
+    def stay_at_exit(self) -> None:
+        """Do not close at the end of the interpreter: whoever waits for workers there closes it when that is done.
+
+        Not closed at all, it ends when the process has ended.
+        """
+        self._check_owner()
+        if self._finalizer is not None:
+            self._finalizer.atexit = False
 
     def __enter__(self) -> Zygote:
         return self.start()
@@ -254,6 +269,16 @@ def _end(fleet: Fleet, owner: int) -> None:
     """The Zygote was dropped, or the interpreter ends."""
     if os.getpid() == owner:
         fleet.close(0.0, False)
+
+
+def _check_main() -> None:
+    """Not in a zygote that imports the main module of a program."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and getattr(process.current_process(), "_inheriting", False):
+        raise ZygoteError(
+            "the main module starts a zygote or pool when it is imported, and a zygote that is started by exec imports it: "
+            'put that under `if __name__ == "__main__":`'
+        )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -147,3 +148,57 @@ def modules() -> list[str]:
 
 def make_bytes(size: int) -> bytes:
     return bytes(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    text: str
+
+    def __reduce__(self) -> Any:
+        return Frozen, (self.text,)
+
+
+def raise_frozen() -> None:
+    raise Frozen("as it is")
+
+
+class Exits(Exception):
+    """Ends whoever unpickles it."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+def give_exit() -> Exits:
+    return Exits()
+
+
+def raise_exit_when_read() -> None:
+    raise Exits
+
+
+def return_twice() -> str:
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+    return "parent" if pid else "child"
+
+
+def only_once(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+
+
+def shout(size: int) -> int:
+    for _ in range(size // 1024):
+        os.write(2, b"!" * 1024)
+    return size
+
+
+def cry_and_die(text: str) -> None:
+    os.write(2, text.encode())
+    os.kill(os.getpid(), 9)
+
+
+def write_file(path: str) -> None:
+    with open(path, "wb") as file:
+        file.write(bytes(1 << 20))

@@ -216,15 +216,11 @@ class Nursery:
             os.close(gate)
 
         def announced(failure: OSError | None) -> None:
-            """Let it begin; an error closes the gate for good, and it ends without having begun."""
-            if failure is None:
-                with contextlib.suppress(BrokenPipeError):  # it has ended already
-                    os.write(key, b".")
-            else:
+            if failure is not None:
                 self._refuse(serial, failure)
-            os.close(key)
 
-        self._outbox.put(("worker", serial, pid), b"", [pidfd], announced)
+        # The owner opens the gate. Lost on its way, the key closes it for good, and the worker ends without having begun.
+        self._outbox.put(("worker", serial, pid), b"", [pidfd, key], announced)
 
     def _refuse(self, serial: int, error: Exception) -> None:
         number = error.errno if isinstance(error, OSError) else None

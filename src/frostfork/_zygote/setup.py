@@ -40,9 +40,15 @@ class Setup(NamedTuple):
     def make_template(self) -> Template:
         """In a zygote, which may import: each has a copy of its own."""
         if self.preparation is not None:
-            from multiprocessing import spawn
+            from multiprocessing import process, spawn
 
-            spawn.prepare(pickle.loads(self.preparation))  # noqa: S301 - from the owner
+            # Says to whoever starts a process that a main module is being imported which should have a guard.
+            me: Any = process.current_process()
+            me._inheriting = True
+            try:
+                spawn.prepare(pickle.loads(self.preparation))  # noqa: S301 - from the owner
+            finally:
+                del me._inheriting
         if isinstance(self.template, bytes):
             made = pickle.loads(self.template)  # noqa: S301 - from the owner
             assert isinstance(made, Template)
@@ -77,5 +83,6 @@ def preparation(import_main: bool) -> dict[str, Any]:
         elif path is not None:
             if not os.path.isabs(path) and folder is not None:
                 path = os.path.join(folder, path)
-            data["init_main_from_path"] = os.path.normpath(path)
+            if os.path.exists(path):  # not of what is typed in, or comes from standard input
+                data["init_main_from_path"] = os.path.normpath(path)
     return data

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
     from frostfork.pool.link import Link
 
-_READ_BYTES = 65536
+_ERR_BYTES = select.PIPE_BUF  # for which there is room when a pipe is said to be writable
+_ERR_WAIT_SECONDS = 0.05
 _STATUS_SECONDS = 2.0  # for a worker's status to arrive once its process is gone
 
 
@@ -52,10 +53,10 @@ class Collector:
                     if handler is not None:
                         handler(events)
                 timers.run()
-            except Exception:
+            except BaseException:  # a callback or a timer may even want to exit: it is not this thread that it ends
                 log.exception("the collector of a pool met an error and goes on")
         for fd in list(self._pipes):
-            self._heard(fd)
+            self._heard(fd, last=True)
             self._drop(fd)
         bell, engine.bell = engine.bell, -1
         engine.poller.close()
@@ -104,7 +105,7 @@ class Collector:
         if ended is None and left > 0:
             self._engine.timers.add(0.001, self._bury, link, left - 0.001)
             return
-        if link.line.is_led:
+        if not link.line.seize():
             # Somebody waits in it for a result, perhaps for ever, if what the worker forked has the other end. What was
             # sent before can be read all the same.
             with contextlib.suppress(OSError):
@@ -115,16 +116,24 @@ class Collector:
             self._engine.received(link, came)
         for fd, each in list(self._pipes.items()):
             if each is link:
-                self._heard(fd)
+                self._heard(fd, last=True)
         self._forget(link.socket.fileno())
         code = None if ended is None else ended.code
         self._engine.listener.buried(link, code, self._engine.lost(link, code))
 
-    def _heard(self, fd: int) -> None:
-        """Pass a worker's standard error on, and remember its end."""
-        while True:
+    def _heard(self, fd: int, last: bool = False) -> None:
+        """Pass a worker's standard error on, and remember its end.
+
+        Nobody may read what this process writes: then the worker waits for that, and not the pool. last: it has ended.
+        """
+        while fd in self._pipes:
+            writable = _takes_more(2)
+            if not writable and not last:
+                self._forget(fd)
+                self._engine.timers.add(_ERR_WAIT_SECONDS, self._hear_again, fd, self._pipes[fd])
+                return
             try:
-                data = os.read(fd, _READ_BYTES)
+                data = os.read(fd, _ERR_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -134,8 +143,13 @@ class Collector:
                 return
             self._pipes[fd].heard(data)
             with contextlib.suppress(OSError):
-                while data:
+                while data and writable:
                     data = data[os.write(2, data) :]
+
+    def _hear_again(self, fd: int, link: Link) -> None:
+        if self._pipes.get(fd) is link:
+            self._handlers[fd] = lambda events: self._heard(fd)
+            self._engine.poller.register(fd, select.EPOLLIN)
 
     def _drop(self, fd: int) -> None:
         if self._pipes.pop(fd, None) is not None:
@@ -146,3 +160,10 @@ class Collector:
         if self._handlers.pop(fd, None) is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._engine.poller.unregister(fd)
+
+
+def _takes_more(fd: int) -> bool:
+    """Whether a write would not wait: also if it would fail."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))

@@ -8,6 +8,7 @@ import itertools
 import random
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from frostfork._core import Board
@@ -204,23 +205,27 @@ class Crew:
 
     def _add(self, forked: Worker, name: str, ends: Ends) -> None:
         limits = self._recycle.limits(self._random)
-        slot = self._slots[-1]
-        self._board.reset(slot)
-        hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
-        link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
+        slot = self._slots.pop()  # at once: the collector puts slots back meanwhile, and one that two have is chaos
+        try:
+            self._board.reset(slot)
+            hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
+            link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
+        except BaseException:
+            self._slots.append(slot)
+            raise
         link.max_age = limits.age
-        self._slots.pop()
         self.started += 1
         self.generation = max(self.generation, link.generation)
         with self.engine.lock:
             self.engine.dispatcher.links.add(link)
             self.collector.add(link, ends.take())
             link.say(frames.HELLO, hello)
-        self.engine.timers.add(self._ready_timeout, self._check_ready, link)
+        self.engine.timers.add(self._ready_timeout, self._check_ready, weakref.ref(link))
         self.engine.ring()
 
-    def _check_ready(self, link: Link) -> None:
-        if not link.ready and not link.dead:
+    def _check_ready(self, reference: weakref.ref[Link]) -> None:
+        link = reference()
+        if link is not None and not link.ready and not link.dead:
             link.kill(f"it was not ready after {self._ready_timeout:g} s")
 
     # --- refork

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from frostfork.errors import FrostforkError, TaskTimeout
 from frostfork.pool import frames
 from frostfork.pool.broken import PoolBroken
-from frostfork.pool.deadline import check_time
+from frostfork.pool.deadline import Deadlines
 from frostfork.pool.dispatcher import Dispatcher
 from frostfork.pool.ending import died
 from frostfork.pool.link import MOST_AHEAD
@@ -84,6 +84,7 @@ class Engine:
         self._arming = False  # arm_all() is due soon
         self.sweep = False  # workers may be idle without being known to be
         self.closing = False  # takes no more
+        self.deadlines = Deadlines(self)
         self.broken: PoolBroken | None = None
         self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
         self.listener: Listener  # is set before the threads start
@@ -111,8 +112,7 @@ class Engine:
             self.ring()
             raise
         if future._hard_timeout is not None:
-            self.timers.add(future._hard_timeout, check_time, self, future)
-            self.ring()
+            self.deadlines.watch(future._hard_timeout)
         if self.dispatcher.large:
             self.write_large()
 
@@ -185,12 +185,17 @@ class Engine:
                 refused = error
             with self.lock:
                 link.reserved = False
-                if refused is None and future._state == PENDING:
+                if self.broken is not None:
+                    refused = PoolBroken(str(self.broken))
+                elif refused is None and future._state == PENDING:
                     if link.dead or link.retiring is not None:
                         self.dispatcher.requeue([future])
                     else:
-                        link.assign(future, body, flags, fd)
-                        link.flush()
+                        try:
+                            link.assign(future, body, flags, fd)
+                            link.flush()
+                        except OSError as error:  # the descriptor cannot be sent
+                            refused = error
                 if not link.dead:
                     self.dispatcher.refill(link)
                 self.dispatcher.refill_all()
@@ -211,12 +216,12 @@ class Engine:
         with self.lock:
             for kind, number, extra, flags, body, fd in came:
                 if kind == frames.RESULT or kind == frames.ERROR:
-                    if not link.inflight or link.inflight[0]._number != number:
-                        if fd >= 0:  # abort() has ended the task
+                    if not link.owes(number):
+                        # The pool gave it up, or a task came back twice, in a fork of the worker.
+                        if fd >= 0:
                             os.close(fd)
                         continue
-                    future = link.inflight.popleft()
-                    ends.append((future, kind, extra, flags, body, fd))
+                    ends.append((link.inflight.popleft(), kind, extra, flags, body, fd))
                     micros += extra
                 elif kind == frames.SKIPPED:
                     if link.inflight and link.inflight[0]._number == number:
@@ -231,7 +236,10 @@ class Engine:
                     self.dispatcher.retire(link, body.decode())
         self.settled(link, done, micros, len(ends))
         for each in ends:
-            self.resolve(link, *each)
+            try:
+                self.resolve(link, *each)
+            except BaseException:
+                log.exception("what a future calls at its end failed")
         for kind, _, _, _, body, _ in came:
             if kind == frames.READY:
                 self.listener.ready(link)
@@ -372,6 +380,8 @@ class Engine:
             self.broken = self.broken or error
             self.closing = True
             left = [*self.dispatcher.pending, *(future for _, future in self.dispatcher.large)]
+            for link, _ in self.dispatcher.large:
+                link.reserved = False
             for link in self.dispatcher.links:
                 left += link.inflight
                 link.inflight.clear()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures._base import PENDING
 from typing import Any, TypeVar
 
-from frostfork import _core
+from frostfork import _core, _settings
 from frostfork.errors import ConfigurationError, FrostforkError
 from frostfork.pool.crew import Crew
 from frostfork.pool.engine import Engine
@@ -80,14 +80,25 @@ class ForkPool(Tasks):
     ) -> None:
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
+        max_workers = _settings.index("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if refork_after is not None and refork_after < 1:
-            raise ConfigurationError(f"refork_after is {refork_after!r}; allowed are None and numbers from 1")
-        if max_unavailable < 1:
-            raise ConfigurationError(f"max_unavailable is {max_unavailable!r}; allowed are numbers from 1")
+        hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
+        for each, hook in (*hooks.items(), ("after_fork", after_fork)):
+            _settings.function(each, hook)
+        initargs = _settings.arguments("initargs", initargs)
+        _settings.instance("recycle", recycle, RecyclePolicy)
+        _settings.instance("zygote", zygote, Zygote, or_none=True)
+        _settings.instance("template", template, Template, or_none=True)
+        _settings.instance("name", name, str)
+        _settings.whole("refork_after", refork_after, 1, or_none=True)
+        _settings.whole("max_unavailable", max_unavailable, 1)
+        _settings.seconds("ready_timeout", ready_timeout)
+        _settings.seconds("heartbeat", heartbeat)
+        if zygote is not None and (template is not None or start != "auto"):
+            raise ConfigurationError("template and start are for the pool's own zygote: one that is given has its own")
         self._options = Options(timeout, hard_timeout, retries).checked()
         beginning = plain((after_fork, initializer, initargs))
         own = zygote is None
@@ -98,11 +109,11 @@ class ForkPool(Tasks):
             zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
             names = names if start == "fork" else names.known_to(zygote)
         else:
-            names = MainNames({})
-        self._calls = Calls(names.are_strange)
+            zygote.start()
+            names = MainNames({}, complete=False)
+        self._calls = Calls(names)
         self._zygote = zygote
         self._engine = engine = Engine()
-        hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
         self._crew = Crew(
             engine,
             self._zygote,

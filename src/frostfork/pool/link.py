@@ -140,6 +140,10 @@ class Link:
         self.skips += len(back)
         return back
 
+    def owes(self, number: int) -> bool:
+        """Whether the task of this number is the next whose result is to come."""
+        return bool(self.inflight) and self.inflight[0]._number == number
+
     def has_begun(self, future: TaskFuture) -> bool:
         return self.board.look(self.slot)[0] >= future._number
 

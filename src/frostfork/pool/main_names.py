@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from frostfork.zygote import Zygote
@@ -16,10 +15,13 @@ class MainNames:
     A zygote that is forked has all that were there at that moment; one that is started afresh has what importing the
     program's file defines. These go by name, and see the globals that they were defined with. What was defined later,
     or nowhere but here, must go by value.
+
+    complete: whether nothing else is known to workers; of a zygote that is not the pool's own it cannot be told.
     """
 
-    def __init__(self, known: dict[str, Any]) -> None:
+    def __init__(self, known: dict[str, Any], complete: bool = True) -> None:
         self._known = known
+        self.complete = complete
 
     @classmethod
     def here(cls) -> MainNames:
@@ -33,8 +35,10 @@ class MainNames:
         assert isinstance(theirs, frozenset)
         return MainNames({name: value for name, value in self._known.items() if name in theirs})
 
-    def are_strange(self, function: Callable[..., Any]) -> bool:
-        """Whether workers may not find what this call needs of __main__."""
-        if getattr(function, "__module__", None) != "__main__":
-            return not self._known
-        return self._known.get(getattr(function, "__qualname__", "")) is not function
+    def lack(self, value: Any) -> bool:
+        """Whether workers lack this function or class of __main__, or have another one under its name."""
+        first, *others = value.__qualname__.split(".")
+        found = self._known.get(first)
+        for name in others:
+            found = getattr(found, name, None)
+        return found is not value

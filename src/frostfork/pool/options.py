@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from frostfork.errors import ConfigurationError
+from frostfork import _settings
 
 if TYPE_CHECKING:
     from frostfork.pool.future import TaskFuture
@@ -27,12 +27,9 @@ class Options(NamedTuple):
     retries: int = 0
 
     def checked(self) -> Options:
-        for name in ("timeout", "hard_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"{name} is {value!r}; allowed are None and seconds above 0")
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise ConfigurationError(f"retries is {self.retries!r}; allowed are whole numbers from 0")
+        _settings.seconds("timeout", self.timeout, or_none=True)
+        _settings.seconds("hard_timeout", self.hard_timeout, or_none=True)
+        _settings.whole("retries", self.retries, 0)
         hard = self.hard_timeout
         if hard is None and self.timeout is not None:
             hard = self.timeout + _KILL_AFTER

@@ -32,7 +32,7 @@ def encode_error(error: BaseException) -> bytes | Payload:
     described = f"{type(error).__module__}.{type(error).__qualname__}: {_text(error)}"
     try:
         pickled = plain(error)
-    except Exception as refusal:
+    except BaseException as refusal:
         pickled = b""
         described += f" (which cannot be pickled: {type(refusal).__name__}: {_text(refusal)})"
     return encode((text, described, pickled))
@@ -42,22 +42,23 @@ def decode_error(body: bytes, flags: int, fd: int) -> BaseException:
     """Never raises: what cannot be read is a RemoteError that says so."""
     try:
         text, described, pickled = decode(body, flags, fd)
-    except Exception as error:
+    except BaseException as error:
         return RemoteError(f"the exception of a task did not arrive: {type(error).__name__}: {_text(error)}")
     found: object = None
     if pickled:
         try:
             found = pickle.loads(pickled)  # noqa: S301 - from our own kind
-        except Exception as error:
+        except BaseException as error:  # it may even exit
             described += f" (which cannot be unpickled: {type(error).__name__}: {_text(error)})"
     if not isinstance(found, BaseException):
         found = RemoteError(described)
-    found.__cause__ = RemoteTraceback(text)
+    # Not by assignment: a frozen dataclass refuses it.
+    BaseException.__cause__.__set__(found, RemoteTraceback(text))  # type: ignore[attr-defined]
     return found
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return "its text cannot be had"

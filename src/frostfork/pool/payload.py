@@ -14,9 +14,12 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frostfork._core import Mapping
+
+if TYPE_CHECKING:
+    from frostfork.pool.main_names import MainNames
 
 # From about here on mapping is quicker than two copies through a socket.
 LARGE_BYTES = 64 << 10
@@ -59,10 +62,10 @@ class Payload:
         return fd
 
 
-def encode(value: object, by_value: bool = False) -> bytes | Payload:
-    """Pickle it. by_value: what is defined in __main__ goes by value, if cloudpickle is there.
+def encode(value: object, names: MainNames | None = None) -> bytes | Payload:
+    """Pickle it. names: the functions and classes of __main__ that go by name; all others must go by value.
 
-    cloudpickle, where installed, also takes what pickle refuses, such as lambdas. Raises what pickle raises.
+    cloudpickle, where installed, does that, and takes what pickle refuses, such as lambdas. Raises what pickle raises.
     """
     if type(value) in _SMALL:
         data = pickle.dumps(value, 5)
@@ -77,19 +80,51 @@ def encode(value: object, by_value: bool = False) -> bytes | Payload:
         buffers.clear()
         data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
     else:
-        if by_value and b"__main__" in data and (cloudpickle := _cloudpickle()) is not None:
-            buffers.clear()
-            data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
+        if names is not None and b"__main__" in data and (strange := _find_strange(value, names)):
+            cloudpickle = _cloudpickle()
+            if cloudpickle is not None:
+                buffers.clear()
+                data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
+            elif names.complete:
+                raise pickle.PicklingError(
+                    f"workers do not know {strange} of __main__: define it at the top level of a file, before the pool "
+                    "is made, or install cloudpickle, which sends it by value"
+                )
     if not buffers and len(data) < LARGE_BYTES:
         return data
     return Payload([data, *(buffer.raw() for buffer in buffers)])
 
 
+class _Finder(pickle.Pickler):
+    """Notes what goes by name and would not be found."""
+
+    def __init__(self, names: MainNames) -> None:
+        super().__init__(_Nowhere(), 5, buffer_callback=lambda buffer: False)
+        self._names = names
+        self.found = ""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__" and self._names.lack(value):
+            self.found = self.found or value.__qualname__
+        return NotImplemented
+
+
+class _Nowhere:
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def _find_strange(value: object, names: MainNames) -> str:
+    finder = _Finder(names)
+    finder.dump(value)
+    return finder.found
+
+
 class Calls:
     """Pickles calls. A function that goes by its name is pickled once, and workers look it up by that pickle."""
 
-    def __init__(self, is_strange: Callable[[Callable[..., Any]], bool]) -> None:
-        self._is_strange = is_strange
+    def __init__(self, names: MainNames) -> None:
+        self._names = names
         self._known: dict[FunctionType, bytes] = {}
 
     def encode(
@@ -105,14 +140,14 @@ class Calls:
                 except (pickle.PicklingError, AttributeError, TypeError):
                     pass
                 else:
-                    if not buffers and len(data) < LARGE_BYTES:
+                    if not buffers and len(data) < LARGE_BYTES and b"__main__" not in data:
                         return head + data, CALL
-        return encode((function, args, kwargs), self._is_strange(function)), 0
+        return encode((function, args, kwargs), self._names), 0
 
     def _add(self, function: FunctionType) -> bytes:
         """b"" for one that goes by value, or whose arguments may."""
         head = b""
-        if not self._is_strange(function):
+        if function.__module__ != "__main__" or not self._names.lack(function):
             try:
                 name = pickle.dumps(function, 5)
             except Exception:

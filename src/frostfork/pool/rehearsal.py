@@ -10,6 +10,7 @@ import socket
 
 from frostfork._core import Board, Channel
 from frostfork.pool import frames
+from frostfork.pool.main_names import MainNames
 from frostfork.pool.payload import Calls
 from frostfork.pool.worker import Worker
 from frostfork.recycle import Limits
@@ -35,7 +36,7 @@ def _rehearse() -> None:
         board.reset(0)
         board.allow(0, _TASKS)
         channel = Channel(ours.fileno())
-        body, flags = Calls(lambda _: False).encode(os.path.basename, ("rehearsal",), {})
+        body, flags = Calls(MainNames({}, complete=False)).encode(os.path.basename, ("rehearsal",), {})
         assert isinstance(body, bytes)
         for number in range(1, _TASKS + 1):
             channel.send(frames.TASK, number, body, 0, flags)

@@ -18,7 +18,7 @@ from frostfork.pool import frames
 from frostfork.pool.alarm import Alarm
 from frostfork.pool.meter import Meter
 from frostfork.pool.outcome import encode_error
-from frostfork.pool.payload import CALL, Functions, Payload, decode, encode, frame
+from frostfork.pool.payload import CALL, Functions, Payload, decode, encode, frame, plain
 from frostfork.recycle import Limits
 
 _MICROS = 2**32 - 1
@@ -55,6 +55,7 @@ class Worker:
         self._channel = channel
         self._board = board
         self._slot = slot
+        self._pid = os.getpid()
         self._limits = limits
         self._limited = limits != Limits()
         self._born = time.monotonic()
@@ -148,15 +149,24 @@ class Worker:
             else:
                 data, flags, mem = frame(out)
         except BaseException as error:
+            self._in_task = False  # an interrupt may have come in the middle of the line above that says so
             answer = frames.ERROR
-            data, flags, mem = frame(encode_error(error))
+            data, flags, mem = self._told(error)
             del error
+        if os.getpid() != self._pid:
+            os.write(2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n")
+            os._exit(1)
         del value, out
         took = self._board.end(self._slot)
+        micros = took // 1000 if took < _MOST_NANOS else _MICROS
         try:
-            self._channel.send(
-                answer, number, data, took // 1000 if took < _MOST_NANOS else _MICROS, flags, mem
-            )
+            self._channel.send(answer, number, data, micros, flags, mem)
+        except OSError as error:
+            if mem < 0:
+                raise
+            # The descriptor cannot be sent: nothing was.
+            data, flags, _ = self._told(error)
+            self._channel.send(frames.ERROR, number, data, micros, flags)
         finally:
             if mem >= 0:
                 os.close(mem)
@@ -181,3 +191,11 @@ class Worker:
         if why is not None and not self._retiring:
             self._retiring = True
             self._channel.send(frames.RETIRE, 0, why.encode())
+
+    def _told(self, error: BaseException) -> tuple[bytes, int, int]:
+        """The frame of an error: as text alone where this process lacks memory, descriptors or room for a file."""
+        try:
+            return frame(encode_error(error))
+        except BaseException as second:
+            said = f"{type(error).__module__}.{type(error).__qualname__} (lost for {type(second).__name__})"
+            return plain(("", said, b"")), 0, -1

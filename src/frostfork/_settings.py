@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what users pass: one sentence that names the setting, its value and what is allowed."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from frostfork.errors import ConfigurationError
+
+
+def whole(name: str, value: object, least: int, or_none: bool = False) -> None:
+    if value is None and or_none:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        none = "None and " if or_none else ""
+        raise ConfigurationError(f"{name} is {value!r}; allowed are {none}whole numbers from {least}")
+
+
+def seconds(name: str, value: object, or_none: bool = False) -> None:
+    if value is None and or_none:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        none = "None and " if or_none else ""
+        raise ConfigurationError(f"{name} is {value!r}; allowed are {none}seconds above 0")
+
+
+def index(name: str, value: object) -> int:
+    """An int, or what can be one, as numpy's are. TypeError, as concurrent.futures has it."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def arguments(name: str, value: object) -> tuple[Any, ...]:
+    """A tuple or list as a tuple."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple, not {value!r}")
+    return tuple(value)
+
+
+def function(name: str, value: object) -> None:
+    """None, or what can be called. TypeError, as concurrent.futures has it."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a callable or None, not {value!r}")
+
+
+def instance(name: str, value: object, kind: type, or_none: bool = False) -> None:
+    if not isinstance(value, kind) and not (or_none and value is None):
+        none = " or None" if or_none else ""
+        raise TypeError(f"{name} must be of type {kind.__name__}{none}, not {value!r}")
