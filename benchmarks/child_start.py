@@ -93,7 +93,7 @@ class _Runs:
 
         all_rounds = _LEARNING_ROUNDS + self._rounds
         homes = self._scratch / f"run-{self._count}"
-        setting = runs.Setting(self._corpus, self._rounds, _PROCESSES, homes)
+        setting = runs.Setting(self._corpus, self._rounds, _PROCESSES, homes, zygote=False)
         if self._database is None:
             progress(f"{NAME}: making a metadata database")
             runs.migrate(setting)

@@ -25,6 +25,9 @@ import long_life
 import observed_import
 import page_counts
 import parent_leak
+import pool_memory
+import pool_speed
+import pool_start
 import warmed_child
 import warmed_rounds
 from pairs import BenchmarkError, Figure, environment, progress
@@ -47,6 +50,9 @@ _BENCHMARKS = {
         code_learning,
         observed_import,
         ledger,
+        pool_speed,
+        pool_start,
+        pool_memory,
         analyze,
         airflow_demo,
     )

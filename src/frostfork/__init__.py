@@ -26,6 +26,7 @@ from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from frostfork.canary import Canary, Trial
+    from frostfork.context import FrostforkContext, get_context
     from frostfork.learning_template import Learned, LearningTemplate
     from frostfork.ledger_file import LedgerFile
     from frostfork.pool.broken import PoolBroken
@@ -64,6 +65,7 @@ __all__ = [
     "Ended",
     "Finding",
     "ForkPool",
+    "FrostforkContext",
     "FrostforkError",
     "Installation",
     "Installed",
@@ -107,6 +109,7 @@ __all__ = [
     "child_baseline",
     "find_installed",
     "fork",
+    "get_context",
     "install",
     "observe",
     "page_counts",
@@ -116,6 +119,7 @@ __all__ = [
 # Whoever only forks need not pay for what decides: dataclasses and enum cost more than all of the above.
 _LATER = {
     "frostfork.canary": ("Canary", "Trial"),
+    "frostfork.context": ("FrostforkContext", "get_context"),
     "frostfork.learning_template": ("Learned", "LearningTemplate"),
     "frostfork.ledger_file": ("LedgerFile",),
     "frostfork.pool.broken": ("PoolBroken",),

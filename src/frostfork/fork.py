@@ -195,7 +195,7 @@ def _release_os_fork() -> None:
 def _warn_of_threads() -> None:
     """os.fork's warning of 3.12, with names. The child exists, so nothing may keep its pid from the caller."""
     try:
-        names = _thread_names(os.listdir("/proc/self/task"))
+        names = other_threads()
         if names:
             warnings.warn(
                 f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks in the "
@@ -207,8 +207,11 @@ def _warn_of_threads() -> None:
         _core.report_unraisable(error, fork)
 
 
-def _thread_names(native_ids: list[str]) -> list[str]:
+def other_threads() -> list[str]:
     """Names of the threads beside the calling one: Python's where it knows them, the kernel's otherwise."""
+    native_ids = os.listdir("/proc/self/task")
+    if len(native_ids) == 1:
+        return []
     threading = sys.modules.get("threading")
     known = {thread.native_id: thread.name for thread in threading.enumerate()} if threading else {}
     me = threading.get_native_id() if threading else os.getpid()

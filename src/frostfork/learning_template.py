@@ -11,13 +11,15 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
+from frostfork import _core
 from frostfork._heritage import Heritage
 from frostfork._memory import Memory, uncount
 from frostfork._observed import ObservedWorker, ObservedWorkers
 from frostfork._worker import disposable
+from frostfork._zygote.life import find
 from frostfork.canary import Canary
 from frostfork.distributions import find_installed
 from frostfork.errors import ConfigurationError
@@ -61,6 +63,9 @@ class LearningTemplate(Template):
     """Preloads what workers import, as a policy allows and a canary has tried, and warms up.
 
     preload: modules that are imported first in each zygote, without asking anybody. One that fails fails the start.
+    rehearse: a function, or "package.module:function", called once in each zygote after the imports and before the
+        warmup. What it builds (caches, compiled patterns, whatever a first use makes) workers share. It must leave no
+        thread, connection or lock behind; if it fails, the start does.
     policy: what else may be imported; by default what workers imported from installed distributions without error.
     ledger: a file that remembers what workers import from one start to the next; ledger_days: how long.
     canary: what tries modules first; None: nothing does.
@@ -78,6 +83,7 @@ class LearningTemplate(Template):
         self,
         preload: Iterable[str] = (),
         *,
+        rehearse: Callable[[], object] | str | None = None,
         policy: PreloadPolicy | None = None,
         ledger: str | os.PathLike[str] | None = None,
         ledger_days: float = 30.0,
@@ -89,6 +95,7 @@ class LearningTemplate(Template):
         source: str = "workers",
     ) -> None:
         self._preload = (preload,) if isinstance(preload, str) else tuple(preload)
+        self._rehearse = rehearse
         self._policy = policy
         self._path = None if ledger is None else os.path.abspath(ledger)
         self._seconds_kept = ledger_days * _DAY
@@ -123,6 +130,11 @@ class LearningTemplate(Template):
         self._preloader.verdicts.update(verdicts)
         self._import(self._begin_seconds, wait=True)
         self._share()
+        if self._rehearse is not None:
+            before = _core.threads()
+            (find(self._rehearse) if isinstance(self._rehearse, str) else self._rehearse)()
+            if _core.threads() > before:
+                log.warning("the rehearsal left threads behind, which no worker will have")
         self._warm_up()
 
     def before_fork(self, name: str) -> None:

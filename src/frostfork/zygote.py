@@ -22,8 +22,9 @@ from typing import Any
 
 from frostfork import _settings
 from frostfork._zygote.channel import MOST_FDS, Parcel
-from frostfork._zygote.fleet import Fleet, Options
+from frostfork._zygote.fleet import Fleet
 from frostfork._zygote.handle import Handle
+from frostfork._zygote.setup import Options
 from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ConfigurationError, ZygoteError
@@ -118,6 +119,15 @@ class Zygote:
         if self._finalizer is not None:
             self._finalizer.detach()
 
+    def stay_at_exit(self) -> None:
+        """Do not close at the end of the interpreter: whoever waits for workers there closes it when that is done.
+
+        Not closed at all, it ends when the process has ended.
+        """
+        self._check_owner()
+        if self._finalizer is not None:
+            self._finalizer.atexit = False
+
     def __enter__(self) -> Zygote:
         return self.start()
 
@@ -160,7 +170,7 @@ class Zygote:
         self,
         count: int,
         target: Callable[..., object] | str,
-        args: Sequence[object] | list[tuple[object, ...]] = (),
+        args: tuple[object, ...] | list[tuple[object, ...]] = (),
         *,
         fds: Sequence[Sequence[int]] | None = None,
         names: Sequence[str] | None = None,
@@ -184,7 +194,7 @@ class Zygote:
         if count == 0:
             return []
         names = [name[:_MOST_NAME] for name in names or [""] * count]
-        bodies = _pickled(target, args if isinstance(args, list) else [tuple(args)], env)
+        bodies = _pickled(target, args if isinstance(args, list) else [args], env)
         parcels: list[Parcel] = []
         try:
             parcels.extend(map(Parcel, bodies))

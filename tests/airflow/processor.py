@@ -32,6 +32,13 @@ COMMANDS = {
     "frostfork": (str(_BIN / "frostfork"), "airflow", "dag-processor"),
 }
 
+# What is compared: a command, and settings that are its own.
+VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "stock": (COMMANDS["stock"], {}),
+    "frostfork": (COMMANDS["frostfork"], {"frostfork__zygote": "True"}),
+    "no zygote": (COMMANDS["frostfork"], {"frostfork__zygote": "False"}),
+}
+
 # Ours, with its report of what the parent imported written to the file that REPORT names.
 _REPORTING = """
 import json, os, sys
@@ -42,10 +49,10 @@ from frostfork.airflow.manager import SharedParentManager
 class Reporting(SharedParentManager):
     def after_run(self):
         super().after_run()
-        report = self.preloader.report if self.preloader else None
+        report = self.report()
         facts = {"pid": os.getpid()}
         if report is not None:
-            facts.update(preloaded=list(report.preloaded), refused=report.refused)
+            facts.update(parent=report.pid, preloaded=list(report.preloaded), refused=report.refused)
         Path(os.environ["REPORT"]).write_text(json.dumps(facts))
 
 run_dag_processor(sys.argv[1:], Reporting)

@@ -20,8 +20,8 @@ from tests.airflow.processor import Home, dag, run_together, write
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(180)]
 
-# Both managers, in a process whose loggers are in every state that the set-up has to deal with. Without preloading, so
-# that both have the same modules and their loggers.
+# Both managers, in a process whose loggers are in every state that the set-up has to deal with. Without preloading and
+# without a zygote, which is older than those states, so that both have the same modules and their loggers.
 PROGRAM = """
 import logging, sys
 from frostfork.airflow.command import run_dag_processor
@@ -115,6 +115,7 @@ def test_same_as_stock(migrated_home: Path, tmp_path: Path) -> None:
                 dags,
                 STATE=str(home.path / "state.json"),
                 frostfork__preload="off",
+                frostfork__zygote="False",
                 logging__namespace_levels="chatty=DEBUG odd=ERROR malformed",
             ),
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from frostfork.airflow.measure.runs import Setting
 from frostfork.airflow.measure.summary import FIGURES
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
@@ -57,11 +58,18 @@ def test_both_variants_parse_every_file(tmp_path: Path) -> None:
     steps = [step for warmup in result["warmups"] for step in warmup.values()]
     assert {"compact_code", "drain_heap"} <= {step["name"] for step in steps if step["status"] == "done"}
     assert result["environment"]["airflow"]
+    assert result["environment"]["zygote"] is True
     # A parse of pandas that does not import pandas is a difference that no noise hides.
     pandas = result["ratio"]["kinds"]["pandas"]
     assert pandas["page_faults"] < 0.8
     assert pandas["private_bytes"] < 1.0
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(("zygote", "wanted"), [(None, None), (True, "True"), (False, "False")])
+def test_the_zygote_is_switched_for_the_run(tmp_path: Path, zygote: bool | None, wanted: str | None) -> None:
+    setting = Setting(tmp_path, 1, 2, tmp_path, zygote)
+    assert setting.environment("frostfork").get("AIRFLOW__FROSTFORK__ZYGOTE") == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Edits of a folder while frostfork's DAG processor runs over it: each is seen in the next round.
 
-DAG files say through a pipe what they saw, so that nothing here waits for time to pass. One processor serves all tests:
-a fixture makes the edits and records what followed, the tests judge it.
+DAG files say through a pipe what they saw, so that nothing here waits for time to pass. One processor serves all tests,
+and one that has no zygote: a fixture makes the edits and records what followed, the tests judge it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,10 @@ class Session:
         self.said[step] = any(bool(self.home.rows(query)) for _ in self.events.lines(SECONDS))
 
 
-@pytest.fixture(scope="module")
-def edited(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
+@pytest.fixture(scope="module", params=["True", "False"], ids=["zygote", "no zygote"])
+def edited(
+    request: pytest.FixtureRequest, migrated_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bool]:
     scratch = tmp_path_factory.mktemp("edits")
     dags, prefix = scratch / "dags", scratch / "prefix"
     write(dags, DAGS)
@@ -91,6 +93,7 @@ def edited(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         environment = home.environment(
             dags,
             EVENTS=str(events.path),
+            frostfork__zygote=request.param,
             dag_processor__refresh_interval="1",
             dag_processor__bundle_refresh_check_interval="1",
             **site_environment(prefix),
@@ -208,7 +211,9 @@ def test_signal_in_a_fork_is_not_lost(migrated_home: Path, tmp_path: Path) -> No
     home = Home.make(migrated_home, tmp_path / "home")
     write(home.path / "config", {"airflow_local_settings.py": SIGNAL_AT_FORK})
     write(tmp_path / "dags", {"one.py": dag("one"), "two.py": dag("two")})
-    with Processor(COMMANDS["frostfork"], home.environment(tmp_path / "dags")) as processor:
+    # A zygote leaves signals to the manager, which this hook would not send any.
+    environment = home.environment(tmp_path / "dags", frostfork__zygote="False")
+    with Processor(COMMANDS["frostfork"], environment) as processor:
         assert processor.wait(60) == 0
         assert "Exiting gracefully" in processor.out
         assert processor.left_over() == []

@@ -24,7 +24,8 @@ ROUNDS = int(os.environ.get("FROSTFORK_HOSTILE_ROUNDS", "5"))
 GOOD = 36
 TIMEOUT = 8  # seconds for a file
 
-# Where a module is imported: Airflow's manager and whatever it forks for itself are "server", its children "client".
+# Where a module is imported: Airflow's manager, its zygote and whatever they fork for themselves are "server", the
+# children "client".
 IN_CHILD = 'import os\nin_child = os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "client"\n'
 MODULES = {
     "hostile_exit": "import sys\nsys.exit(3)\n",
@@ -44,6 +45,7 @@ MODULES = {
     "hostile_file": "FILE = open(__file__)\n",
     "hostile_folder": "import os, sys\nos.chdir('/')\nos.umask(0)\nsys.path.insert(0, '/nowhere')\n",
 }
+LEARNED = MODULES.keys() - {"hostile_exit"}
 # The DAG files that are hostile themselves.
 FILES = {
     "abort.py": "import os\nos.abort()\n",
@@ -53,12 +55,14 @@ FILES = {
     "    open(os.environ['LOG'] + '.hung', 'w').close()\n    while True: pass\n",
 }
 
-# What the manager's process is, when it forks for the first time and at its end.
+# What the manager's process and its zygote are, when it forks for the first time and at its end.
 _LOOKING = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from pathlib import Path
 from frostfork.airflow.command import run_dag_processor
 from frostfork.airflow.manager import SharedParentManager
+from frostfork.airflow.parsing_template import ParsingTemplate
+from frostfork.airflow.zygote_parent import ZygoteParent
 
 def state():
     handlers = {}
@@ -73,18 +77,40 @@ def state():
     return {"threads": threads, "files": files, "handlers": handlers, "environment": dict(os.environ),
             "folder": os.getcwd(), "umask": mask, "path": list(sys.path)}
 
+class LookingTemplate(ParsingTemplate):
+    def state(self):
+        return state()
+
+ZygoteParent.template = LookingTemplate
+
 class Looking(SharedParentManager):
-    first = None
+    first = done_at = None
+
+    def parents(self):
+        found = {"manager": state()}
+        if self.zygote_parent is not None:
+            found["zygote"] = self.zygote_parent.zygote.call("state")
+        return found
+
+    def max_runs_reached(self):
+        # A zygote takes verdicts while nobody parses: go on until it has them all, or a minute has passed.
+        if not super().max_runs_reached() or self.zygote_parent is None:
+            return super().max_runs_reached()
+        if self.done_at is None:
+            type(self).done_at = time.monotonic()
+        wanted = set(json.loads(os.environ["LEARNED"]))
+        return wanted <= set(self.report().refused) or time.monotonic() > self.done_at + 60
 
     def _start_new_processes(self):
         if self.first is None:
-            type(self).first = state()
+            type(self).first = self.parents()
         super()._start_new_processes()
 
     def after_run(self):
         super().after_run()
-        report = self.preloader.report
-        facts = {"first": self.first, "last": state(), "preloaded": list(report.preloaded), "refused": report.refused}
+        report = self.report()
+        facts = {"first": self.first, "last": self.parents(), "preloaded": list(report.preloaded)}
+        facts.update(refused=report.refused, generation=self.zygote_parent and self.zygote_parent.zygote.generation)
         Path(os.environ["REPORT"]).write_text(json.dumps(facts))
 
 run_dag_processor(sys.argv[1:], Looking)
@@ -97,9 +123,9 @@ def good(number: int) -> str:
     return dag(f"good_{number}", *lines)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["zygote", "no zygote"])
 def run(
-    migrated_home: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, migrated_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Home, dict[str, Any], list[str], str]:
     """The home after the run, what the manager said of itself, a line for each good parse, and the output."""
     folder = tmp_path_factory.mktemp("hostile")
@@ -114,6 +140,8 @@ def run(
     environment = home.environment(
         folder / "dags",
         LOG=str(folder / "log"),
+        LEARNED=json.dumps(sorted(LEARNED)),
+        frostfork__zygote=str(request.param == "zygote"),
         frostfork__canary_seconds="3",
         frostfork__canary_megabytes="512",
         dag_processor__dag_file_processor_timeout=str(TIMEOUT),
@@ -144,14 +172,21 @@ def test_nothing_hostile_is_imported_in_the_parent(run: Run) -> None:
     _, report, _, output = run
     assert "ff_shared" in report["preloaded"]
     assert not {name for name in report["preloaded"] if name.startswith("hostile_")}, report["refused"]
-    learned = set(MODULES) - {"hostile_exit"}
-    assert learned <= set(report["refused"]), json.dumps(report["refused"], indent=1) + output[-3000:]
+    assert set(report["refused"]) >= LEARNED, json.dumps(report["refused"], indent=1) + output[-3000:]
 
 
 @pytest.mark.parametrize("what", ["threads", "files", "handlers", "environment", "folder", "umask", "path"])
 def test_the_parent_ends_as_it_began(run: Run, what: str) -> None:
     _, report, _, _ = run
-    assert report["last"][what] == report["first"][what]
+    assert {parent: found[what] for parent, found in report["last"].items()} == {
+        parent: found[what] for parent, found in report["first"].items()
+    }
+
+
+def test_the_zygote_is_the_first_one(run: Run) -> None:
+    """Nothing that was imported or parsed has ended it."""
+    _, report, _, _ = run
+    assert report["generation"] == (1 if "zygote" in report["first"] else None)
 
 
 def test_no_process_is_left(run: Run) -> None:

@@ -126,7 +126,7 @@ class Run:
     def in_parent(self, *modules: str) -> list[str]:
         """Imports of these modules, or of all of ours, in the parent, in order."""
         found = [note["module"] for note in self.imports if note["in"] == "parent"]
-        assert all(n["pid"] == self.report["pid"] for n in self.imports if n["in"] == "parent")
+        assert all(n["pid"] == self.report["parent"] for n in self.imports if n["in"] == "parent")
         return [name for name in found if not modules or name in modules]
 
     def parsed(self, name: str) -> list[dict[str, Any]]:
@@ -168,22 +168,34 @@ def run(prefix: Path, migrated: Path, *plans: tuple[Home, Path, dict[str, str]])
 
 
 @pytest.fixture(scope="module")
-def learned(prefix: Path, migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The default mode, with one module denied, over the whole folder."""
+def by_parent(prefix: Path, migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The default mode, with one module denied, over the whole folder: from a zygote, and from the manager."""
     scratch = tmp_path_factory.mktemp("learned")
     write(scratch / "dags", DAGS)
     with zipfile.ZipFile(scratch / "dags" / "zipped.zip", "w") as archive:
         for name, text in ZIPPED.items():
             archive.writestr(name, text)
-    home = Home.make(migrated_home, scratch / "home")
-    # Airflow itself imports what is in there, but for what this names.
-    write(home.path / "plugins", {"ff_plugin.py": NOTE, ".airflowignore": "ff_*\n"})
-    write(home.path / "config", {"ff_config.py": NOTE})
-    settings = {
-        "dag_processor__dag_file_processor_timeout": str(TIMEOUT),
-        "frostfork__deny": "ff_denied, x.*",
-    }
-    return run(prefix, migrated_home, (home, scratch / "dags", settings))[0]
+    plans = []
+    for zygote in ("True", "False"):
+        home = Home.make(migrated_home, scratch / f"home-{zygote}")
+        # Airflow itself imports what is in there, but for what this names.
+        write(home.path / "plugins", {"ff_plugin.py": NOTE, ".airflowignore": "ff_*\n"})
+        write(home.path / "config", {"ff_config.py": NOTE})
+        settings = {
+            "dag_processor__dag_file_processor_timeout": str(TIMEOUT),
+            "frostfork__deny": "ff_denied, x.*",
+            "frostfork__zygote": zygote,
+        }
+        plans.append((home, scratch / "dags", settings))
+    first, second = run(prefix, migrated_home, *plans)
+    return {"zygote": first, "manager": second}
+
+
+@pytest.fixture(params=["zygote", "manager"])
+def learned(request: pytest.FixtureRequest, by_parent: dict[str, Run]) -> Run:
+    found = by_parent[request.param]
+    assert (found.report["parent"] == found.report["pid"]) is (request.param == "manager")
+    return found
 
 
 @pytest.fixture(scope="module")

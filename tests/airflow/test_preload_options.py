@@ -204,9 +204,11 @@ def test_explain_of_what_cannot_be_explained(
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("action", ["stop", "renew", "warn"])
-def test_a_distribution_that_changes_on_disk(place: Place, action: str) -> None:
-    environment = place.environment(frostfork__stale=action)
+@pytest.mark.parametrize(
+    ("action", "zygote"), [("stop", True), ("stop", False), ("renew", True), ("renew", False), ("warn", True)]
+)
+def test_a_distribution_that_changes_on_disk(place: Place, action: str, zygote: bool) -> None:
+    environment = place.environment(frostfork__stale=action, frostfork__zygote=str(zygote))
     names = ("one", "two", "three")
     old = [f"{name} old with" for name in names]
     new = [f"{name} new with" for name in names]
@@ -224,5 +226,11 @@ def test_a_distribution_that_changes_on_disk(place: Place, action: str) -> None:
         assert psutil.Process(processor.pid).is_running()  # the same process, whoever watches it
         processor.signal(signal.SIGTERM)
         assert processor.wait(60) == os.EX_OK
-        assert "ff_options 1.0 became 2.0" in processor.out + processor.err
+        said = processor.out + processor.err
+        assert "ff_options 1.0 became 2.0" in said
         assert not processor.left_over()
+        # The manager has imported nothing of it: a new zygote is enough, and it goes on.
+        assert ("frostfork has a new zygote, number 2: ff_options changed" in said) is (
+            zygote and action == "renew"
+        )
+        assert said.count("Processing files using up to") == (2 if action == "renew" and not zygote else 1)

@@ -80,6 +80,7 @@ DEFAULTS = Settings(
     ledger="frostfork-ledger.json",
     ledger_days=14,
     stale="stop",
+    zygote=True,
     steps=("compact_code", "drain_heap", "immortalize"),
     blame=0,
 )
@@ -92,7 +93,7 @@ def test_settings_come_from_airflows_configuration(airflow_home: Any) -> None:
     configuration += (
         "trust = mine.metrics:thread, yours\nmin_files = 3\nmax_megabytes = 0\nmax_seconds = 20\n"
     )
-    configuration += "canary = False\ncanary_megabytes = 64\nledger =\nstale = renew\n"
+    configuration += "canary = False\ncanary_megabytes = 64\nledger =\nstale = renew\nzygote = False\n"
     (airflow_home.path / "airflow.cfg").write_text(configuration)
     script = "from frostfork.airflow.settings import load; print(load())"
     shown = airflow_home.run(sys.executable, "-c", script, frostfork__preload="approved")
@@ -109,6 +110,7 @@ def test_settings_come_from_airflows_configuration(airflow_home: Any) -> None:
         canary_bytes=64 << 20,
         ledger="",
         stale="renew",
+        zygote=False,
         steps=("drain_heap", "immortalize", "collapse"),
         blame=7,
     )

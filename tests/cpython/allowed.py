@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tests of CPython whose outcome a warmup changes for a reason that is no fault of it. As narrow as can be."""
+"""The tests of CPython whose outcome differs with what is ours for a reason that is no fault. As narrow as can be."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 
 class Allowed(NamedTuple):
-    """Tests whose id matches `tests` (shell wildcards) may end as `warmed` in a warmed process."""
+    """Tests whose id matches `tests` (shell wildcards) may end as `ours`, with `says` in what they say."""
 
     tests: str
-    warmed: str
+    ours: str
     reason: str
+    says: str = ""
 
 
 _MOVED = "compares a code object with one that the module took out of its function before the code moved"
 _CONSTANT = "expects the instruction for mortal constants; the constant is immortal"
 _UNTRACKED = "3.14's collector lets go of immortal objects, so gc.is_tracked() denies them"
 
-ALLOWED: tuple[Allowed, ...] = (
+WARMED: tuple[Allowed, ...] = (
     Allowed("test.test_dis.InstructionTests.test_outer", "FAIL", _MOVED),
     Allowed("test.test_dis.InstructionTests.test_nested", "FAIL", _MOVED),
     Allowed("test.test_dis.BytecodeTests.test_explicit_first_line", "FAIL", _MOVED),
@@ -34,9 +35,53 @@ ALLOWED: tuple[Allowed, ...] = (
 )
 
 
-def reason(test: str, warmed: str) -> str | None:
-    """Why this test may end so in a warmed process, or None."""
-    for entry in ALLOWED:
-        if entry.warmed == warmed and fnmatch.fnmatchcase(test, entry.tests):
+_LISTED = "expects a list of all start methods; ours is one more"
+_NOT_AGAIN = "expects a main module without a guard to fail when workers import it; a forked zygote has it already"
+
+FORK: tuple[Allowed, ...] = (Allowed("mp_fork_misc.TestStartMethod.test_get_all", "FAIL", _LISTED),)
+EXEC: tuple[Allowed, ...] = (Allowed("mp_forkserver_misc.TestStartMethod.test_get_all", "FAIL", _LISTED),)
+ZYGOTE: tuple[Allowed, ...] = (
+    *EXEC,
+    Allowed("mp_forkserver_misc.TestNoForkBomb.test_noforkbomb", "FAIL", _NOT_AGAIN),
+)
+
+_ONE_TASK = "expects the whole executor to be broken; ours fails the one task, with what ended its worker, and goes on"
+_ERROR = "expects the whole executor to be broken; ours fails the one task, with what was raised"
+_RECYCLES = "expects a refusal to replace workers with the start method fork; ours can"
+_NOT_BEGUN = "expects a task to have begun, or to be on its way, at once; ours cancels all that have not begun"
+_INHERITED = "hands a queue that only a fork of this process could use to its workers, which are the zygote's"
+_CONTEXT = "asks for the context of an executor; ours has none"
+_AT_THE_START = "expects threads to be missed at the first task; ours misses them when it is made"
+
+POOL: tuple[Allowed, ...] = tuple(
+    Allowed(f"test.test_concurrent_futures*.ProcessPoolFork{tests}", outcome, why, says)
+    for tests, outcome, why, says in (
+        ("ExecutorDeadlockTest.test_crash_*", "ERROR", _ONE_TASK, "WorkerDied"),
+        ("ExecutorDeadlockTest.test_shutdown_deadlock", "ERROR", _ONE_TASK, "WorkerDied"),
+        ("ExecutorDeadlockTest.test_error_*", "ERROR", _ERROR, "Err"),
+        ("ExecutorDeadlockTest.test_exit_*", "ERROR", _ERROR, "SystemExit: 1"),
+        ("ProcessPoolExecutorTest.test_killed_child", "FAIL", _ONE_TASK, "BrokenProcessPool not raised"),
+        ("ProcessPoolExecutorTest.test_killed_child", "ERROR", _ONE_TASK, "WorkerDied"),
+        ("ProcessPoolExecutorTest.test_max_tasks_per_child", "FAIL", _RECYCLES, "ValueError not raised"),
+        ("ProcessPoolExecutorTest.test_max_tasks_per_child_defaults_*", "ERROR", _CONTEXT, "_mp_context"),
+        ("ProcessPoolExecutorTest.test_python_finalization_error", "ERROR", _AT_THE_START, "new thread"),
+        ("ProcessPoolShutdownTest.test_cancel_futures", "FAIL", _NOT_BEGUN, "0 not greater than 0"),
+        ("FailingInitializerTest.test_initializer", "ERROR", _INHERITED, "only be shared between processes"),
+    )
+)
+
+BY_KIND: dict[str, tuple[Allowed, ...]] = {
+    "warmed": WARMED,
+    "fork": FORK,
+    "zygote": ZYGOTE,
+    "exec": EXEC,
+    "pool": POOL,
+}
+
+
+def reason(how: str, test: str, ours: str, detail: str = "") -> str | None:
+    """Why this test may end so with what is ours, or None."""
+    for entry in BY_KIND[how]:
+        if entry.ours == ours and entry.says in detail and fnmatch.fnmatchcase(test, entry.tests):
             return entry.reason
     return None

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one module of CPython's own tests in this process, plain or warmed, and writes each test's outcome.
+"""Runs one module of CPython's own tests in this process and writes each test's outcome.
 
-    python run_module.py plain|warmed MODULE RESULTS
+    python run_module.py plain|warmed|fork|zygote|exec|pool MODULE RESULTS
+
+warmed: warms this process first. What else is ours has been put into its place when the interpreter started
+(places/frostfork_in_place.py).
 
 RESULTS gets one JSON object a line, as it happens, so that a crash leaves what was known before it. Resources that
 `python -m test` leaves off (network, audio, much time) are off here too.
@@ -101,7 +104,7 @@ COMMON = [
 ]
 
 # An address, a temporary name: what may differ in a subtest's name from run to run.
-PASSING = re.compile(r"0x[0-9a-fA-F]{6,}|id=.\d{9,}|/tmp/[\w./-]+|@test_\d+|\b(?:tmp|test_python_)\w+")
+PASSING = re.compile(r"0x[0-9a-fA-F]{6,}|id=.\d{9,}|/tmp/[\w./-]+|@test_\d+|(?<![\w.])(?:tmp|test_python_)\w+")
 
 
 class Recorder(unittest.TestResult):
@@ -172,6 +175,38 @@ def warm() -> dict[str, object]:
     }
 
 
+def replaced(how: str) -> dict[str, object]:
+    """Say what is in whose place; nothing is, if the interpreter did not start with ours."""
+    import concurrent.futures
+    import multiprocessing
+
+    place, thing = {
+        "fork": ("fork", multiprocessing.get_context("fork")),
+        "zygote": ("forkserver", multiprocessing.get_context("forkserver")),
+        "exec": ("forkserver", multiprocessing.get_context("forkserver")),
+        "pool": ("ProcessPoolExecutor", concurrent.futures.ProcessPoolExecutor),
+    }[how]
+    ours = [each.__module__ for each in getattr(thing, "__mro__", type(thing).__mro__)]
+    if not any(module.startswith("frostfork.") for module in ours):
+        raise RuntimeError(f"{place} is not ours: {thing}")
+    return {place: {"status": "replaced", "reason": "", "count": 1, "unit": "place"}}
+
+
+def processes_by_fork(suite: unittest.TestSuite) -> unittest.TestSuite:
+    """Of the cases that come once for threads and once for each start method: those for fork."""
+    kept = unittest.TestSuite()
+    for case in flat(suite):
+        if re.search(r"ProcessPoolFork(?!server)", type(case).__name__):
+            kept.addTest(case)
+    return kept
+
+
+def flat(suite: unittest.TestSuite) -> list[unittest.TestCase]:
+    return [
+        case for part in suite for case in (flat(part) if isinstance(part, unittest.TestSuite) else [part])
+    ]
+
+
 def all_code() -> list[tuple[str, int, str]]:
     """The names that a ledger has for the code of every function here."""
     found = [thing.__code__ for thing in gc.get_objects() if type(thing) is types.FunctionType]
@@ -215,7 +250,11 @@ def main() -> int:
         return 0
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)
     if how == "warmed":
-        recorder.write(warmup=warm())
+        recorder.write(ready=warm())
+    elif how != "plain":
+        recorder.write(ready=replaced(how))
+    if how == "pool" or name.startswith("test.test_concurrent_futures"):
+        suite = processes_by_fork(suite)
     # Not unittest.main: like libregrtest's, this run leaves warning filters and signal handlers as they are.
     suite.run(recorder)
     recorder.write(finished=True)

@@ -146,6 +146,10 @@ def modules() -> list[str]:
     return list(sys.modules)
 
 
+def make_bytes(size: int) -> bytes:
+    return bytes(size)
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen(Exception):
     text: str

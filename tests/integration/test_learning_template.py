@@ -89,8 +89,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def run(library: Path, script: str) -> Any:
-    prelude = _PRELUDE.format(library=str(library)).replace("", "")
-    return run_fresh(prelude + textwrap.dedent(script))
+    return run_fresh(_PRELUDE.format(library=str(library)) + textwrap.dedent(script))
 
 
 @pytest.mark.parametrize("start", ["fork"])
@@ -239,6 +238,44 @@ def test_a_preload_that_is_asked_for_and_fails_fails_the_start(library: Path) ->
         """,
     )
     assert "No module named 'ffl_none'" in said
+
+
+@pytest.mark.parametrize("function", ["rehearsal", "'__main__:rehearsal'"])
+def test_what_a_rehearsal_builds_is_shared(library: Path, function: str) -> None:
+    script = """
+        import ffl_a
+        def rehearsal():
+            ffl_a.built = os.getpid()
+        def tell(fds):
+            os.write(fds[0], json.dumps([ffl_a.built, os.getppid()]).encode())
+        with Zygote(template(rehearse=FUNCTION)) as zygote:
+            first = ask(tell)
+            zygote.replace()
+            print(json.dumps([first, ask(tell)]))
+        """
+    (one, first), (two, second) = run(library, script.replace("FUNCTION", function))
+    assert one == first
+    assert two == second != one
+
+
+def test_a_rehearsal_that_fails_fails_the_start_and_keeps_the_old_zygote(library: Path) -> None:
+    said = run(
+        library,
+        """
+        reader, writer = os.pipe()
+        def rehearsal():
+            if os.read(reader, 1) == b"x":
+                raise RuntimeError("forgot the text")
+        os.write(writer, b".x")
+        with Zygote(template(rehearse=rehearsal), keep_fds=[reader]) as zygote:
+            try:
+                zygote.replace()
+            except ZygoteError as error:
+                print(json.dumps([str(error), zygote.generation]))
+        """,
+    )
+    assert "forgot the text" in said[0]
+    assert said[1] == 1
 
 
 def test_code_that_workers_run_is_laid_together_in_the_next_generation(library: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from frostfork import _core
-from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel
+from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel, close_all
 from frostfork._zygote.link import Link
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
@@ -153,6 +154,8 @@ class Handle:
             self._answers.pop(serial).value = error
         elif kind == "ended":
             serial, status, usage = details
+            if status is None and serial in self.workers:  # somebody in the zygote waited for it
+                status = _core.exit_status(self.workers[serial].fileno())
             self.note_end(serial, ended(status, usage))
         elif kind == "ready":
             self._begun.value = True
@@ -164,15 +167,21 @@ class Handle:
 
     def _take_worker(self, message: Message, serial: int, pid: int) -> None:
         answer = self._answers.pop(serial)
-        if not message.fds:  # this process may not open more
+        if len(message.fds) < 2:  # this process may not open more
+            close_all(message.fds)
             self.link.send(("kill", serial, 1))
             answer.value = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return
-        worker = Worker(self, answer.name, pid, message.fds[0])
+        pidfd, key = message.fds
+        worker = Worker(self, answer.name, pid, pidfd)
         self.workers[serial] = worker
         answer.value = worker
         if answer.abandoned:
             worker.kill()
+        else:  # it waits for this: see life.py
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                os.write(key, b".")
+        os.close(key)
 
     # --- how workers end
 

@@ -64,7 +64,7 @@ def _work(birth: Birth, setup: Setup, template: Template) -> int:
 
 
 def _wait_for_announcement(gate: int) -> None:
-    """Until the owner has, or will get, our pidfd.
+    """Until the owner has our pidfd, and has said so.
 
     A zygote that is killed between a fork and its report would leave a worker that nobody knows of. It has not begun
     anything yet, so it goes the same way, and the owner may have the work done elsewhere.

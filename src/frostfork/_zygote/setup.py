@@ -10,6 +10,18 @@ from typing import Any, NamedTuple
 from frostfork._zygote.template import Template
 
 
+class Options(NamedTuple):
+    """Zygote's parameters."""
+
+    template: Template | None
+    start: str
+    kill: bool
+    keep_fds: tuple[int, ...]
+    name: str
+    ready_timeout: float
+    import_main: bool
+
+
 class Setup(NamedTuple):
     """The words of Zygote's parameters, and where the descriptors are in the root.
 
@@ -30,12 +42,13 @@ class Setup(NamedTuple):
         if self.preparation is not None:
             from multiprocessing import process, spawn
 
-            current = process.current_process()
-            current._inheriting = True  # type: ignore[attr-defined]  # as multiprocessing marks it
+            # Says to whoever starts a process that a main module is being imported which should have a guard.
+            me: Any = process.current_process()
+            me._inheriting = True
             try:
                 spawn.prepare(pickle.loads(self.preparation))  # noqa: S301 - from the owner
             finally:
-                del current._inheriting  # type: ignore[attr-defined]
+                del me._inheriting
         if isinstance(self.template, bytes):
             made = pickle.loads(self.template)  # noqa: S301 - from the owner
             assert isinstance(made, Template)

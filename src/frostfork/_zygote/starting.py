@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from frostfork import _core
-from frostfork._zygote.channel import pair, write_all
+from frostfork._zygote.channel import memory_file, pair, write_all
 from frostfork._zygote.setup import Setup, preparation
 from frostfork._zygote.signals import hold, release
 from frostfork.errors import ZygoteError
@@ -27,6 +27,7 @@ def choose(start: str) -> str:
 
 def start_root(how: str, setup: Setup, import_main: bool) -> tuple[socket.socket, int]:
     """Our end of its socket, and its pid. OSError, or ZygoteError if the template cannot be pickled."""
+    _refuse_while_importing_main()
     ours, theirs = pair()
     try:
         pid = _by_fork(theirs, setup) if how == "fork" else _by_exec(theirs, setup, import_main)
@@ -36,6 +37,17 @@ def start_root(how: str, setup: Setup, import_main: bool) -> tuple[socket.socket
     finally:
         theirs.close()
     return ours, pid
+
+
+def _refuse_while_importing_main() -> None:
+    """Else a program without a guard would start a zygote, which imports the program, which starts a zygote."""
+    from multiprocessing import process
+
+    if getattr(process.current_process(), "_inheriting", False):
+        raise ZygoteError(
+            "a zygote is importing this program's main module, which starts another: put what only the program itself shall do"
+            ' under `if __name__ == "__main__":`, or use import_main=False'
+        )
 
 
 def _by_fork(control: socket.socket, setup: Setup) -> int:
@@ -66,7 +78,7 @@ def _by_exec(control: socket.socket, setup: Setup, import_main: bool) -> int:
     data = preparation(import_main)
     sent = setup._replace(template=template, preparation=pickle.dumps(data))
     path = [entry for entry in data["sys_path"] if isinstance(entry, str)]
-    memory = os.memfd_create("frostfork-root", os.MFD_CLOEXEC)
+    memory = memory_file("frostfork-root")
     try:
         write_all(memory, marshal.dumps((path, control.fileno(), pickle.dumps(tuple(sent)))))
         process = subprocess.Popen(

@@ -41,6 +41,7 @@ class Freshness:
         self._clock = clock
         self._known = 0
         self._changed: float | None = None
+        self.names: set[str] = set()  # of what changed; PYTHON is one
 
     def look(self) -> None:
         """Before a fork: take in what was imported since, and act on what changed. Mostly it does nothing."""
@@ -52,6 +53,7 @@ class Freshness:
         for change in self._watch.changes():
             log.warning("%s after the DAG processor had imported from it", change)
             self._changed = self._clock()
+            self.names.add(change.name)
             if self._action == "stop":
                 self._stop(None if change.name == PYTHON else change.name, str(change))
 

@@ -35,13 +35,17 @@ class Judging:
     @contextlib.contextmanager
     def next_fork(self) -> Iterator[None]:
         """Within: a fork. Its child is judged if it is its turn."""
-        self._forks += 1
-        if self._every and self._forks % self._every == 0:
-            self._next = blame()
+        self.expect(True)
         try:
             yield
         finally:
-            self._next = None
+            self.expect(False)
+
+    def expect(self, fork: bool) -> None:
+        """Whether the next fork is of a parsing child, for who cannot enclose it."""
+        self._forks += fork
+        due = fork and self._every and self._forks % self._every == 0
+        self._next = blame() if due else None
 
     def _start(self) -> None:
         self._own, self._next = self._next, None

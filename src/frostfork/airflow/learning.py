@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from frostfork.airflow.folders import UserFolders
 from frostfork.airflow.freshness import Freshness
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("frostfork.airflow")
 
+
+class ParentReport(NamedTuple):
+    """What the parent of the parsing processes did, as plain data.
+
+    preloaded: modules with seconds. refused: modules with reasons. warmups: each by step. lines: for a log, at the end.
+    """
+
+    pid: int
+    preloaded: dict[str, float]
+    refused: dict[str, str]
+    warmups: list[dict[str, dict[str, Any]]]
+    lines: list[str]
+
+
 # While the parent imports it serves no child, and their time limit runs on.
 _BUDGET_SECONDS = 5.0
 
@@ -45,8 +60,15 @@ CODE_EVERY = 50
 class DagFileLearner:
     """Feeds the children's journals to a Preloader; knows which folders hold the users' own code."""
 
-    def __init__(self, settings: Settings, plugins_folder: str | None, *, asks_only: bool = False) -> None:
-        """asks_only: its file stays as it is, see Remembering."""
+    def __init__(
+        self,
+        settings: Settings,
+        plugins_folder: str | None,
+        *,
+        asks_only: bool = False,
+        is_manager: bool = True,
+    ) -> None:
+        """asks_only: its file stays as it is, see Remembering. is_manager: whether this process is, see Warming."""
         self._next_look = 0.0
         self._seen: set[str] = set()  # files
         self._noted: dict[str, int] = {}  # by file: parses since its code was noted
@@ -61,7 +83,7 @@ class DagFileLearner:
             local_names=self.folders.names,
         )
         self.freshness = Freshness(settings.stale, self.preloader)
-        self.warming = Warming(settings.steps, self.preloader.ledger)
+        self.warming = Warming(settings.steps, self.preloader.ledger, is_manager=is_manager)
         self.watching = Watching()
         self.judging = Judging(settings.blame)
         if plugins_folder:
@@ -109,10 +131,8 @@ class DagFileLearner:
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
         try:
-            observed = Observation.from_journal(journal)
-            observed.hot_code = [code for code in observed.hot_code if not self.folders.hold(code[0])]
             self._seen.add(source)
-            self.remembering.record(observed, source)
+            observed = self.remember(journal, source)
             self._note_imports(functools.partial(self.preloader.learn, observed, source), _BUDGET_SECONDS)
             if observed.hot_code:
                 self._noted[source] = 0
@@ -125,6 +145,13 @@ class DagFileLearner:
             self.warming.parsed(imported, len(self._seen))
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
+
+    def remember(self, journal: Journal, source: str) -> Observation:
+        """Note for the file what a child left behind, and nothing else."""
+        observed = Observation.from_journal(journal)
+        observed.hot_code = [code for code in observed.hot_code if not self.folders.hold(code[0])]
+        self.remembering.record(observed, source)
+        return observed
 
     def _note_imports(self, importing: Callable[..., list[str]], budget_seconds: float) -> None:
         try:
@@ -143,8 +170,21 @@ class DagFileLearner:
         finally:
             self.preloader.close()
 
-    def summary(self) -> list[str]:
-        """What to say at the end."""
+    def report(self) -> ParentReport:
+        """What this process has done for its children up to now."""
+        report = self.preloader.report
+        return ParentReport(
+            os.getpid(),
+            dict(report.preloaded),
+            {module: str(reason) for module, reason in report.refused.items()},
+            [
+                {name: step._asdict() for name, step in warmup.steps.items()}
+                for warmup in self.warming.reports
+            ],
+            self._summary(),
+        )
+
+    def _summary(self) -> list[str]:
         report = self.preloader.report
         preloaded = (
             f"frostfork imported {len(report.preloaded)} modules in the parent in {report.seconds:.1f} s"

@@ -8,159 +8,118 @@
 The manager's loop, its database work and the protocol with its children are Airflow's. Two classes add to it: one makes
 the parent ready before the first fork and reports at the end, the other gives each child a journal and reads it when
 Airflow closes the child's process, which it does for every child: finished, timed out, or parsing a deleted file.
+
+With [frostfork] zygote the parent is a zygote, which does all this: see parsing_template. What is here is for the time
+when there is none.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import itertools
 import logging
 import os
-import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import attrs
 from airflow import settings as airflow_settings
 from airflow.dag_processing import manager as airflow_manager
 from airflow.dag_processing import processor as airflow_processor
 from airflow.dag_processing.manager import DagFileProcessorManager
-from airflow.dag_processing.processor import DagFileProcessorProcess, _parse_file_entrypoint
-from airflow.sdk.execution_time import comms, supervisor
 
 from frostfork._signals import DeferredSignals
-from frostfork.airflow import child_logging
+from frostfork.airflow import preparing
 from frostfork.airflow.command import replace_name
-from frostfork.airflow.decoder import ReadyTypeAdapter, warm_channel
+from frostfork.airflow.file_process import ObservedFileProcess
 from frostfork.airflow.learning import DagFileLearner
 from frostfork.airflow.polling import Poll
-from frostfork.airflow.settings import load
+from frostfork.airflow.settings import Settings, load
+from frostfork.airflow.zygote_parent import ALIKE, ZygoteParent
 from frostfork.fork import install
-from frostfork.journal import Journal
-from frostfork.observe import observe
+from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from frostfork.airflow.judging import Judging
-    from frostfork.airflow.watching import Watching
-    from frostfork.preloader import Preloader
+    from frostfork.airflow.learning import ParentReport
+    from frostfork.errors import ZygoteError
 
 
 log = logging.getLogger("frostfork.airflow")
 
-
-def _observed(
-    target: Callable[[], None], journal: Journal, known: int, watching: Watching, judging: Judging
-) -> None:
-    """The child's entry: Airflow's, observed. known: how many modules the parent had when it forked."""
-    # Between the fork and this entry Airflow sets up the child's logging, and imports modules for that in every child.
-    # Newest first, and no further: to list all names would write the reference count of each, 1,200 pages of them.
-    # A parse that cannot be observed is parsed all the same.
-    with contextlib.suppress(Exception):
-        newest = itertools.islice(reversed(sys.modules), max(0, len(sys.modules) - known))
-        for name in reversed(list(newest)):
-            origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
-            journal.write_import(name, origin or "")
-    with contextlib.ExitStack() as stack:
-        stack.callback(judging.finish, journal)
-        stack.callback(watching.finish, journal)
-        with contextlib.suppress(Exception):
-            stack.enter_context(observe(journal, pages=False))
-        target()
-
-
-def _reseed() -> None:
-    """Seed anew: numpy draws a seed once, when imported; the children of one parent would draw the same numbers.
-
-    Before each fork, since for the child it would be the first use of numpy: 0.5 ms and 40 copied pages.
-    """
-    random = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed(memoryview(os.urandom(32)).cast("I").tolist())  # a tenth of the time of seed()
-
-
-@attrs.define(kw_only=True)
-class ObservedFileProcess(DagFileProcessorProcess):
-    """A child that parses one file and writes down what it imports."""
-
-    learner: ClassVar[DagFileLearner | None] = None
-
-    journal: Journal | None = None
-
-    @classmethod
-    def start(
-        cls, *, target: Callable[[], None] = _parse_file_entrypoint, bundle_path: Any, **kwargs: Any
-    ) -> ObservedFileProcess:
-        if cls.learner is None:
-            return super().start(target=target, bundle_path=bundle_path, **kwargs)
-        cls.learner.add_folder(os.fspath(bundle_path))
-        cls.learner.before_fork()
-        with contextlib.suppress(Exception):
-            _reseed()
-        try:
-            journal = Journal()
-        except OSError:
-            log.exception("frostfork cannot learn from this parse")
-            return super().start(target=target, bundle_path=bundle_path, **kwargs)
-        code = cls.learner.wants_code(kwargs["dag_file_rel_path"])
-        watching, judging = cls.learner.watching, cls.learner.judging
-        observed = functools.partial(_observed, target, journal, len(sys.modules), watching, judging)
-        try:
-            with watching.next_fork(code), judging.next_fork():
-                process: ObservedFileProcess = super().start(
-                    target=observed, bundle_path=bundle_path, **kwargs
-                )
-        except BaseException:
-            journal.close()
-            raise
-        process.journal = journal
-        return process
-
-    def close(self) -> None:
-        journal, self.journal = self.journal, None
-        with contextlib.closing(journal) if journal is not None else contextlib.nullcontext():
-            super().close()
-            if journal is not None and self.learner is not None:
-                self.learner.learn(journal, self.dag_file_rel_path)
+_EARLY_STEPS = {"drain_heap", "immortalize", "freeze"}
 
 
 class SharedParentManager(DagFileProcessorManager):
-    """Airflow's manager, whose process holds what its children would each import."""
+    """Airflow's manager, whose children share what each of them would import."""
 
-    learner: DagFileLearner | None = None
+    learner: DagFileLearner | None = None  # here, where the manager is the parent
+    zygote_parent: ZygoteParent | None = None
     begin_again: ClassVar[bool] = False  # it ended for a parent that has what is installed now
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
         self._asked_to_end = False
+        self._settings: Settings | None = None
+        self._is_stale = False  # it has itself imported what changed on disk
 
-    @property
-    def preloader(self) -> Preloader | None:
-        return self.learner.preloader if self.learner else None
+    def report(self) -> ParentReport | None:
+        """What the parent of the parsing processes has done; None if there is none, or if it died young."""
+        if self.learner is not None:
+            return self.learner.report()
+        return self.zygote_parent.report() if self.zygote_parent is not None else None
 
     def before_run(self) -> None:
-        settings = load()
+        self._settings = load()
         install()
-        for module in (airflow_processor, comms):
-            replace_name(module, "TypeAdapter", ReadyTypeAdapter)
-        child_logging.prepare(supervisor)
         replace_name(airflow_manager, "DagFileProcessorProcess", ObservedFileProcess)
-        self.learner = DagFileLearner(settings, airflow_settings.PLUGINS_FOLDER)
-        ObservedFileProcess.learner = self.learner
+        if self._settings.zygote:
+            # Before all else, for it is to begin without what the manager alone needs. What is immortal and frozen by
+            # then is written neither by the manager nor there, and is in memory once and not three times.
+            warmup(steps=tuple(_EARLY_STEPS & {*self._settings.steps, "freeze"}), afresh=True)
+            self.zygote_parent = ZygoteParent.start(self._settings, airflow_settings.PLUGINS_FOLDER)
+        ObservedFileProcess.parent = self.zygote_parent
+        ObservedFileProcess.on_loss = self._become_parent
+        if self.zygote_parent is not None:
+            self._spare_pre_import()
+        else:
+            self._make_learner()
         super().before_run()
+        if self.learner is not None:
+            self.learner.begin()
+
+    def _make_learner(self) -> None:
+        assert self._settings is not None
+        preparing.lighten_children()
+        self.learner = DagFileLearner(self._settings, airflow_settings.PLUGINS_FOLDER)
+        ObservedFileProcess.learner = self.learner
+
+    def _spare_pre_import(self) -> None:
+        """Airflow reads each file and imports what that imports of Airflow before it forks: for the parent to do."""
+        pre_import = airflow_processor._pre_import_airflow_modules
+
+        def unless_from_zygote(*arguments: Any) -> None:
+            if ObservedFileProcess.parent is None:
+                pre_import(*arguments)
+
+        airflow_processor._pre_import_airflow_modules = unless_from_zygote
+
+    def _become_parent(self, error: ZygoteError) -> None:
+        """For good, once there is no zygote and none can be had."""
+        log.warning("%s from now on: %s", ALIKE, error)
+        ObservedFileProcess.parent = None
+        if self.zygote_parent is not None:
+            self.zygote_parent.lose()
+        self._make_learner()
+        preparing.build_decoders()
+        assert self.learner is not None
         self.learner.begin()
 
     def prepare_process_context(self) -> None:
         super().prepare_process_context()
         # Airflow makes its client at the first fork, behind its gc.freeze() at the end of before_run: 76 modules and
-        # 72,000 objects that every child would then copy.
+        # 72,000 objects that every collection would then look at, and every child of the manager copy.
         _ = self.client
-        for messages in (airflow_processor.ToDagProcessor, comms.ToTask):
-            ReadyTypeAdapter.prepare(messages)
-        warm_channel(comms, airflow_processor)
+        if self.zygote_parent is None:
+            preparing.build_decoders()
 
     # The three methods that Airflow documents as places to get these from elsewhere: here, from there, but less often.
 
@@ -188,7 +147,7 @@ class SharedParentManager(DagFileProcessorManager):
     def _start_new_processes(self) -> None:
         if self._asked_to_end:
             raise SystemExit(os.EX_OK)
-        if self.learner is not None and self.learner.freshness.wants_new_parent:
+        if self._wants_new_process():
             # Children that still parse have their time limit, and the loop comes here again until the last has ended.
             if not self._processors:
                 type(self).begin_again = True
@@ -200,6 +159,14 @@ class SharedParentManager(DagFileProcessorManager):
         # and drops what a hook raises; or they leave a child that no list has yet.
         with DeferredSignals():
             super()._start_new_processes()
+
+    def _wants_new_process(self) -> bool:
+        if self.learner is not None:
+            return self._is_stale or self.learner.freshness.wants_new_parent
+        if self.zygote_parent is not None and not self._is_stale:
+            stale = self.zygote_parent.stale()
+            self._is_stale = bool(stale) and not self.zygote_parent.renew(stale)
+        return self._is_stale
 
     # Airflow's handlers also read from the children until those have ended, through the generators that forward their
     # log lines. A signal that comes inside such a generator enters it a second time: "ValueError: generator already
@@ -220,13 +187,15 @@ class SharedParentManager(DagFileProcessorManager):
             super().terminate_orphan_processes(present)
 
     def after_run(self) -> None:
-        if self.learner is not None:
-            for line in self.learner.summary():
-                self.log.info(line)
+        report = self.report()
+        for line in report.lines if report is not None else ():
+            self.log.info(line)
         super().after_run()
 
     def end(self) -> None:
-        # Airflow calls it at every end, after_run() at that of a counted run alone.
+        # Airflow calls it at every end, and after_run() before or after it.
         super().end()
         if self.learner is not None:
             self.learner.close()
+        if self.zygote_parent is not None:
+            self.zygote_parent.close()

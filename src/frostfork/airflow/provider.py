@@ -164,6 +164,15 @@ def provider_info() -> dict[str, Any]:
                         default="stop",
                         example="renew",
                     ),
+                    "zygote": _option(
+                        "Whether the parsing children are forked from a process of their own, which learns,\n"
+                        "imports and is warmed up for them. The manager then stays as small as Airflow's, its work\n"
+                        "copies no page of its children, and what was imported can be exchanged without\n"
+                        "starting the manager anew. When False the manager itself is their parent.",
+                        default="True",
+                        example="False",
+                        kind="boolean",
+                    ),
                     "blame": _option(
                         "Judge every n-th parsing child: which shared pages did it copy, and what did it\n"
                         "write there. The sum is logged when the DAG processor ends. 0 judges none; a child\n"
@@ -185,6 +194,12 @@ def provider_info() -> dict[str, Any]:
             }
         },
     }
+
+
+def default_of(option: str) -> str:
+    """What an option is where nobody says otherwise."""
+    default: str = provider_info()["config"][SECTION]["options"][option]["default"]
+    return default
 
 
 def _option(description: str, *, default: str, example: str, kind: str = "string") -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Settings:
     ledger: str
     ledger_days: int
     stale: str
+    zygote: bool
     steps: tuple[str, ...]
     blame: int
 
@@ -83,6 +84,7 @@ def parse(given: Mapping[str, str]) -> Settings:
         ledger=text["ledger"],
         ledger_days=_count("ledger_days", text["ledger_days"], least=1),
         stale=_choice("stale", text["stale"], tuple(STALE)),
+        zygote=_boolean("zygote", text["zygote"]),
         blame=_count("blame", text["blame"]),
         steps=tuple(name for name in STEPS if _boolean(name, text[name])),
     )

@@ -6,8 +6,8 @@
 3. Once, when every file has been parsed again without a new import: then the manager's caches are full, and its own
    hot code is known, which imports would bury in code that runs once.
 
-The third is for the manager's own sake. What it writes, it copies away from its children, and that was 8 MB for each
-result that it stores. With its own code in one place and its caches immortal it is 6 MB.
+The third is for the manager's own sake, where it is the parent. What it writes, it copies away from its children, and
+that was 8 MB for each result that it stores. With its own code in one place and its caches immortal it is 6 MB.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _WATCHED_RESULTS = 12
 class Warming:
     """Warms this process up when it is worth it.
 
-    run, watch and clock are what does it: a test has others.
+    is_manager: whether the process does the manager's work as well. run, watch and clock are what does it: a test has
+    others.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Warming:
         steps: tuple[str, ...],
         ledger: Ledger,
         *,
+        is_manager: bool = True,
         run: Callable[..., WarmupReport] = warmup,
         watch: watch_code | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -60,7 +62,8 @@ class Warming:
         self._last = 0.0
         self._watch = watch_code() if watch is None else watch
         self._watched: int | None = None  # results since it began
-        self._own_code: list[CodeName] | None = None if "compact_code" in steps else []
+        moves_own = is_manager and "compact_code" in steps
+        self._own_code: list[CodeName] | None = None if moves_own else []
         self._complete = False
         self._quiet = 0  # results since something was imported
         self.reports: list[WarmupReport] = []

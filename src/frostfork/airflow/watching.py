@@ -31,11 +31,15 @@ class Watching:
     @contextlib.contextmanager
     def next_fork(self, wanted: bool) -> Iterator[None]:
         """Within: a fork. wanted: whether its child notes the code that it runs."""
-        self._next = wanted
+        self.expect(wanted)
         try:
             yield
         finally:
             self._next = None
+
+    def expect(self, wanted: bool | None) -> None:
+        """What holds for the child of the next fork, for who cannot enclose it. None: it is no parsing child."""
+        self._next = wanted
 
     def _start(self) -> None:
         wanted, self._next = self._next, None

@@ -37,9 +37,17 @@ _OLDEST_AIRFLOW = (3, 3)
 @click.option(
     "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Parsing processes."
 )
+@click.option(
+    "--zygote/--no-zygote",
+    default=None,
+    help="Whether frostfork forks the parsing processes from a zygote, or the manager does. "
+    "Default: as [frostfork] zygote has it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON to standard output.")
 @click.pass_context
-def demo(context: click.Context, dags: Path | None, rounds: int, processes: int, as_json: bool) -> None:
+def demo(
+    context: click.Context, dags: Path | None, rounds: int, processes: int, zygote: bool | None, as_json: bool
+) -> None:
     """Run Airflow's DAG processor over a folder twice, stock and with frostfork, and compare.
 
     Each run has an AIRFLOW_HOME of its own with a SQLite database. Two rounds over the files come first, in
@@ -50,7 +58,7 @@ def demo(context: click.Context, dags: Path | None, rounds: int, processes: int,
         try:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="frostfork-demo-")))
             folder = _made(scratch / "dags") if dags is None else _checked(dags)
-            result = _measure(folder, rounds, processes, scratch / "homes")
+            result = _measure(folder, rounds, processes, scratch / "homes", zygote)
         except KeyboardInterrupt:
             stack.close()
             click.echo("Interrupted.", err=True)
@@ -68,11 +76,12 @@ def demo(context: click.Context, dags: Path | None, rounds: int, processes: int,
         console.print(line, highlight=False)
 
 
-def _measure(folder: Path, rounds: int, processes: int, homes: Path) -> dict[str, Any]:
+def _measure(folder: Path, rounds: int, processes: int, homes: Path, zygote: bool | None) -> dict[str, Any]:
     from frostfork.airflow.measure import runs, summary
     from frostfork.airflow.measure.background import RunError
+    from frostfork.airflow.provider import default_of
 
-    setting = runs.Setting(folder, rounds, processes, homes)
+    setting = runs.Setting(folder, rounds, processes, homes, zygote)
     kinds = _kinds(folder)
     measured = {}
     with _Shown(setting) as shown:
@@ -102,6 +111,7 @@ def _measure(folder: Path, rounds: int, processes: int, homes: Path) -> dict[str
         "python": platform.python_version(),
         "frostfork": metadata.version("frostfork"),
         "processes": processes,
+        "zygote": default_of("zygote") == "True" if zygote is None else zygote,
     }
     return result
 

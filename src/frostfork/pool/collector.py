@@ -60,8 +60,8 @@ class Collector:
         for fd in list(self._pipes):
             self._heard(fd, last=True)
             self._drop(fd)
-        engine.poller.close()
         bell, engine.bell = engine.bell, -1
+        engine.poller.close()
         os.close(bell)
 
     def _rung(self, _: int) -> None:

@@ -77,6 +77,7 @@ class Crew:
         self._refork_asked = False
         self._old: list[Link] = []  # to be replaced by workers of the newest generation
         self._reforked_at = 0
+        self._renewal: threading.Thread | None = None
         self.started = self.died = 0
         self.generation = 0
         self.collector = Collector(engine, name)
@@ -232,18 +233,27 @@ class Crew:
     # --- refork
 
     def _renew(self) -> None:
-        """A new generation of the zygote. Its workers come as the old ones go."""
+        """Have a new generation of the zygote made. That may take long, and workers are replaced meanwhile."""
+        if self._renewal is not None and self._renewal.is_alive():
+            return
+        self._reforked_at = self.engine.done + self.engine.failed
+        self._renewal = threading.Thread(target=self._replace, name=f"{self._name}-refork", daemon=True)
+        self._renewal.start()
+
+    def _replace(self) -> None:
+        """In a thread of its own. Workers of the new generation come as the old ones go."""
         engine = self.engine
-        self._reforked_at = engine.done + engine.failed
         try:
             generation = self._zygote.replace()
-        except FrostforkError as error:
-            log.warning("pool %s keeps its generation: %s", self._name, error)
+        except Exception as error:
+            if not engine.closing:
+                log.warning("pool %s keeps its generation: %s", self._name, error)
             return
         self.generation = generation
-        engine.watching = True
         with engine.lock:
             self._old = [link for link in engine.dispatcher.links if link.generation < generation]
+        engine.watching = True
+        self._changed.set()
 
     def _retire_old(self) -> None:
         engine = self.engine
@@ -324,6 +334,8 @@ class Crew:
             self._changed.clear()
         with contextlib.suppress(Exception):
             self._hooks.close()
+        if self._renewal is not None:
+            self._renewal.join(_END_SECONDS)
         self.collector.stopping = True
         engine.ring()
         self.collector.thread.join()

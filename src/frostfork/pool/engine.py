@@ -91,8 +91,9 @@ class Engine:
 
     def ring(self) -> None:
         """Let the collector look at what has changed."""
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self.bell, 1)
+        if self.bell >= 0:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.bell, 1)
 
     # --- the owner's threads
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from frostfork.pool.future import TaskFuture
@@ -70,33 +71,37 @@ class Tasks(Executor):
         chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())
         first = chunks if buffersize is None else itertools.islice(chunks, buffersize)
         futures = deque(self._submit_chunk(fn, chunk) for chunk in first)
-        return self._results(fn, futures, chunks if buffersize is not None else iter(()), end)
+        if buffersize is None:  # a pool that is dropped meanwhile may end when it has done what it has
+            return _results(futures, _no_more, end)
+        return _results(futures, lambda: next(map(partial(self._submit_chunk, fn), chunks), None), end)
 
     def _submit_chunk(self, fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> Future[list[T]]:
         return self.submit(_run_chunk, fn, chunk)
 
-    def _results(
-        self,
-        fn: Callable[..., T],
-        futures: deque[Future[list[T]]],
-        more: Iterator[tuple[tuple[Any, ...], ...]],
-        end: float | None,
-    ) -> Iterator[T]:
-        try:
-            while futures:
-                future = futures[0]
-                results = future.result(None if end is None else end - time.monotonic())
-                futures.popleft()
-                del future
-                for chunk in more:
-                    futures.append(self._submit_chunk(fn, chunk))
-                    break
-                results.reverse()
-                while results:
-                    yield results.pop()
-        finally:
-            for each in futures:
-                each.cancel()
+
+def _no_more() -> None:
+    return None
+
+
+def _results(
+    futures: deque[Future[list[T]]], submit: Callable[[], Future[list[T]] | None], end: float | None
+) -> Iterator[T]:
+    """submit: hand in another chunk, if there is one."""
+    try:
+        while futures:
+            future = futures[0]
+            results = future.result(None if end is None else end - time.monotonic())
+            futures.popleft()
+            del future
+            if (another := submit()) is not None:
+                futures.append(another)
+            del another
+            results.reverse()
+            while results:
+                yield results.pop()
+    finally:
+        for each in futures:
+            each.cancel()
 
 
 def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:

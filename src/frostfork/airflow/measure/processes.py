@@ -59,6 +59,16 @@ def parent_of(pid: int) -> int | None:
     return int(stat[stat.rindex(b")") + 1 :].split()[1])
 
 
+def cpu_seconds(pid: int | None) -> float:
+    """CPU seconds of a process without its children; 0 if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    user, system = stat[stat.rindex(b")") + 1 :].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def rollup(pid: int) -> Rollup | None:
     """Read /proc/PID/smaps_rollup; None if the process is gone or has given up its memory.
 

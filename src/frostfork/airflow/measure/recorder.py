@@ -13,10 +13,27 @@ import json
 import os
 import resource
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from frostfork.airflow.measure.processes import cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_SECONDS_BETWEEN_REPORTS = 1.0
+
+
+class _Usage(NamedTuple):
+    cpu: float = 0.0  # seconds
+    faults: int = 0
+
+    @classmethod
+    def of(cls, usage: Any) -> _Usage:
+        return cls(usage.ru_utime + usage.ru_stime, usage.ru_minflt)
+
+    def plus(self, other: _Usage) -> _Usage:
+        return _Usage(self.cpu + other.cpu, self.faults + other.faults)
 
 
 def recorded(manager: type[Any], record: str) -> type[Any]:
@@ -30,8 +47,7 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
         def handle_parsing_result(self, file: Any, proc: Any, **keywords: Any) -> None:
             # Airflow takes its own duration here too. Storing the result comes after and is not the child's.
             end = time.monotonic()
-            own = resource.getrusage(resource.RUSAGE_SELF)
-            children = resource.getrusage(resource.RUSAGE_CHILDREN)
+            own, children = self._usage(proc)
             result = proc.parsing_result
             try:
                 super().handle_parsing_result(file, proc, **keywords)
@@ -44,34 +60,51 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
                     start=proc.start_time,
                     end=end,
                     seconds=end - proc.start_time,
-                    children_cpu=children.ru_utime + children.ru_stime,
-                    children_faults=children.ru_minflt,
-                    own_cpu=own.ru_utime + own.ru_stime,
+                    children_cpu=children.cpu,
+                    children_faults=children.faults,
+                    own_cpu=own.cpu,
                     dags=None if result is None else len(result.serialized_dags),
                 )
                 self._record_preloads()
 
         def after_run(self) -> None:
+            self._next_record = 0.0
             self._record_preloads()
             super().after_run()
 
+        def _usage(self, proc: Any) -> tuple[_Usage, _Usage]:
+            """Of the manager with its zygote, if it has one, and of all children that have ended."""
+            own = _Usage.of(resource.getrusage(resource.RUSAGE_SELF))
+            children = _Usage.of(resource.getrusage(resource.RUSAGE_CHILDREN))
+            ended = getattr(
+                proc._process, "ended", None
+            )  # of a zygote's worker, which is none of the manager's
+            if ended is not None and ended.rusage is not None:
+                self._workers = getattr(self, "_workers", _Usage()).plus(_Usage.of(ended.rusage))
+            parent = getattr(self, "zygote_parent", None)
+            if parent is not None:
+                own = own.plus(_Usage(cpu_seconds(parent.zygote.pid)))
+            return own, children.plus(getattr(self, "_workers", _Usage()))
+
         def _record_preloads(self) -> None:
-            # Not at the end alone, which a processor that is stopped may not reach.
-            preloader = getattr(self, "preloader", None)
-            if preloader is None:
+            # Not at the end alone, which a processor that is stopped may not reach; but not at each parse, since a
+            # zygote has to be asked.
+            if not hasattr(self, "report") or time.monotonic() < getattr(self, "_next_record", 0.0):
                 return
-            report = preloader.report
-            warmups = self.learner.warming.reports
-            size = (len(report.preloaded), len(report.refused), len(warmups))
+            self._next_record = time.monotonic() + _SECONDS_BETWEEN_REPORTS
+            report = self.report()
+            if report is None:
+                return
+            size = (len(report.preloaded), len(report.refused), len(report.warmups))
             if size == getattr(self, "_recorded_size", None):
                 return
             self._recorded_size = size
             _append(
                 record,
                 event="preload",
-                preloaded=dict(report.preloaded),
-                refused={module: str(reason) for module, reason in report.refused.items()},
-                warmups=[{name: step._asdict() for name, step in warmup.steps.items()} for warmup in warmups],
+                preloaded=report.preloaded,
+                refused=report.refused,
+                warmups=report.warmups,
             )
 
     return Recorded

@@ -39,7 +39,7 @@ _ROWS: tuple[tuple[str, str, Callable[[float], str], bool], ...] = (
     ("  95th percentile", "seconds_p95", _seconds, True),
     ("until a child has parsed", "child_seconds", _seconds, True),
     ("CPU a child", "cpu_seconds", _seconds, True),
-    ("manager's CPU a file", "manager_cpu_seconds", _seconds, True),
+    ("manager's CPU, zygote's too", "manager_cpu_seconds", _seconds, True),
     ("private memory a child", "private_bytes", _megabytes, True),
     ("peak PSS of all", "peak_pss_bytes", _megabytes, True),
     ("page faults a child", "page_faults", _count, True),

@@ -44,12 +44,13 @@ class NothingParsedError(FrostforkError):
 
 @dataclass(frozen=True)
 class Setting:
-    """What both variants have in common."""
+    """What both variants have in common. zygote: whether frostfork forks from one; None for its default."""
 
     dags: Path
     rounds: int
     processes: int
     homes: Path
+    zygote: bool | None = None
 
     @property
     def all_rounds(self) -> int:
@@ -92,6 +93,7 @@ class Setting:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "0",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": str(self.processes),
             "AIRFLOW__FROSTFORK__ENABLED": str(variant == "frostfork"),
+            **({} if self.zygote is None else {"AIRFLOW__FROSTFORK__ZYGOTE": str(self.zygote)}),
         }
 
 
