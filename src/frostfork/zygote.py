@@ -276,8 +276,8 @@ def _check_main() -> None:
     process = sys.modules.get("multiprocessing.process")
     if process is not None and getattr(process.current_process(), "_inheriting", False):
         raise ZygoteError(
-            "the main module starts a zygote or pool when it is imported, and a zygote that is started by exec imports it: "
-            'put that under `if __name__ == "__main__":`'
+            "the main module starts a zygote or pool when it is imported, and a zygote that is started by exec "
+            'imports it: put that under `if __name__ == "__main__":`'
         )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -19,8 +20,10 @@ from frostfork import (
     PoolBroken,
     RecyclePolicy,
     TaskTimeout,
+    Template,
     WorkerDied,
     Zygote,
+    _worker,
 )
 from tests.integration import pool_work as work
 from tests.integration.forking import run_script
@@ -400,3 +403,43 @@ def test_a_zygote_can_serve_several_pools() -> None:
             assert one.submit(work.double, 1).result(WAIT) == 2
             assert two.submit(work.double, 2).result(WAIT) == 4
         assert zygote.alive
+
+
+def test_without_descriptors_a_large_result_is_an_error_of_its_own() -> None:
+    import resource
+
+    with ForkPool(1) as pool:
+        assert len(pool.submit(work.make_bytes, 1 << 20).result(WAIT)) == 1 << 20
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held = [os.dup(0) for _ in range(5)]  # so that no number below the limit is free
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(held), hard))
+        try:
+            lost = pool.submit(work.make_bytes, 1 << 20).exception(WAIT)
+            unsent = pool.submit(len, bytearray(1 << 20)).exception(WAIT)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in held:
+                os.close(each)
+        assert isinstance(lost, OSError) and lost.errno == errno.EMFILE
+        assert isinstance(unsent, OSError) and unsent.errno == errno.EMFILE
+        assert pool.submit(len, bytearray(1 << 20)).result(WAIT) == 1 << 20
+        assert pool.stats().died == 0
+
+
+def test_the_zygote_may_take_long_to_be_replaced() -> None:
+    """Workers that die meanwhile are replaced by the old one."""
+    with ForkPool(1, template=SlowTemplate()) as pool:
+        first = pool.submit(work.pid).result(WAIT)
+        pool.refork()
+        os.kill(first, signal.SIGKILL)
+        assert until(lambda: all_idle(pool)) and pool.submit(work.pid).result(WAIT) != first
+        assert pool.stats().generation == 1
+        until(lambda: {each.generation for each in pool.stats().workers} == {2})
+
+
+class SlowTemplate(Template):
+    """The second zygote begins slowly."""
+
+    def begin(self) -> None:
+        if _worker.identity().generation > 1:  # type: ignore[union-attr]
+            time.sleep(1)

@@ -23,7 +23,6 @@ from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
-_SUCCESSION_SECONDS = 5.0  # for one that is replaced to hand over what it knows
 _END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
 
@@ -92,9 +91,6 @@ class Fleet:
 
     def replace(self, timeout: float | None) -> int:
         with self._starting:
-            if self.current is not None and self.current.is_alive():
-                with contextlib.suppress(Gone, ZygoteError, OSError):  # it may be what is wrong
-                    self.current.call("succeeded", (), time.monotonic() + _SUCCESSION_SECONDS)
             handle = self._start(self._options.ready_timeout if timeout is None else timeout)
             self._take_over(handle)
             return handle.generation

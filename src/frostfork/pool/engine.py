@@ -91,8 +91,9 @@ class Engine:
 
     def ring(self) -> None:
         """Let the collector look at what has changed."""
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self.bell, 1)
+        if self.bell >= 0:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.bell, 1)
 
     # --- the owner's threads
 
@@ -187,7 +188,8 @@ class Engine:
                 if self.broken is not None:
                     refused = PoolBroken(str(self.broken))
                 elif refused is None and future._state == PENDING:
-                    if link.dead or link.retiring is not None:
+                    if not link.takes_tasks:
+                        # Also where tasks were taken back meanwhile: a new one would let the worker begin those, too.
                         self.dispatcher.requeue([future])
                     else:
                         try:

@@ -25,6 +25,8 @@ _MICROS = 2**32 - 1
 _MOST_NANOS = _MICROS * 1000
 _LOOK_SECONDS = 0.02  # an idle worker measures its memory when nothing has come for so long
 
+_INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
+
 
 def main(fds: Sequence[int]) -> None:
     """The life of a worker, in its own process. fds: its socket, the board, its standard error."""
@@ -91,6 +93,10 @@ class Worker:
                 after_fork()
             if initializer is not None:
                 initializer(*args)
+        except KeyboardInterrupt:
+            # The terminal's, and no failure of the initializer: another worker comes if one is wanted.
+            self._in_task = False
+            raise SystemExit(_INTERRUPTED) from None
         except BaseException as error:
             self._in_task = False
             import traceback
@@ -154,7 +160,9 @@ class Worker:
             data, flags, mem = self._told(error)
             del error
         if os.getpid() != self._pid:
-            os.write(2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n")
+            os.write(
+                2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n"
+            )
             os._exit(1)
         del value, out
         took = self._board.end(self._slot)
