@@ -205,7 +205,9 @@ class Crew:
 
     def _add(self, forked: Worker, name: str, ends: Ends) -> None:
         limits = self._recycle.limits(self._random)
-        slot = self._slots.pop()  # at once: the collector puts slots back meanwhile, and one that two have is chaos
+        slot = (
+            self._slots.pop()
+        )  # at once: the collector puts slots back meanwhile, and one that two have is chaos
         try:
             self._board.reset(slot)
             hello = plain((self._board_slots, slot, limits, self._baseline, self._start))

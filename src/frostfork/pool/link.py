@@ -70,6 +70,11 @@ class Link:
             and not (self.skips or self.reserved or self.dead or self.retiring or self.line.unsent)
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has nothing to do, and is to stay."""
+        return not self.inflight and self.retiring is None
+
     def accepts_more(self) -> bool:
         """The same between two tasks that go into one flush()."""
         return len(self.inflight) < self.depth and not self.reserved
