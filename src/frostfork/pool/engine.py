@@ -279,7 +279,7 @@ class Engine:
             if taken is not None:
                 done, micros = taken
                 dispatcher = self.dispatcher
-                if dispatcher.pending or dispatcher.ahead or self.watching or link.inflight or not done:
+                if dispatcher.pending or dispatcher.ahead or self.watching or not (done and link.is_plain):
                     self.settled(link, done, micros)
                 else:  # the same for the plainest case: a round trip
                     with self.lock:
@@ -289,8 +289,6 @@ class Engine:
                             link.took(micros / done)
                         if link.accepts:
                             dispatcher.idle[link] = None
-                    if link.retiring is not None:
-                        self.listener.retiring(link)
                 if not (self._arming or link.line.armed):
                     # Whatever comes from it unasked is heard a little later.
                     self._arming = True
