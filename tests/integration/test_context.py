@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.forking import run_script
-
 import frostfork.context
+from tests.integration.forking import run_script
 
 
 @pytest.fixture
@@ -346,8 +345,8 @@ def test_joblib_takes_it(program: Any) -> None:
 
 
 def test_what_a_data_loader_does(program: Any) -> None:
-    """Its worker loop, by the calls that torch makes: the context by name, an index queue and a process for each worker,
-    an event, one queue of results, daemons."""
+    """By the calls that torch makes: the context by name, an index queue and a process for each worker, an event, one
+    queue of results, daemons."""
     said = program(
         """
         import multiprocessing, queue

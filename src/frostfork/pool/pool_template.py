@@ -55,9 +55,6 @@ class PoolTemplate(Template):
     def succeeded(self) -> None:
         self._template.succeeded()
 
-    def succeeded(self) -> None:
-        self._template.succeeded()
-
     def idle(self) -> float | None:
         return self._template.idle()
 
