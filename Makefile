@@ -53,7 +53,7 @@ test-sid: ## The same in a Debian sid folder with its newest Python (needs root;
 	@tools/test-sid $(PYTEST_FLAGS)
 
 .PHONY: test-cpython
-test-cpython: ## CPython's own tests, test by test the same in a warmed process as in a plain one (not part of CI)
+test-cpython: ## CPython's own tests, test by test the same warmed, with our context and with our pool (not part of CI)
 	@PYTHON=$(PYTHON) tools/test-cpython $(CPYTHON_FLAGS)
 
 .PHONY: test-exit
