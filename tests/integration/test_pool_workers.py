@@ -139,7 +139,7 @@ def test_a_worker_that_is_to_go_goes_when_its_result_was_waited_for(tmp_path: Pa
         last = pool.submit(work.wait_for, str(gate))
 
         def renew() -> None:
-            until(last.running)
+            until(lambda: len(all_idle(pool)) == 0)  # asking the future would make it wait in another way
             pool.refork()
             until(lambda: sorted(each.state for each in pool.stats().workers) == ["idle", "retiring"])
             assert [pool.submit(work.double, each).result(WAIT) for each in range(3)] == [0, 2, 4]
