@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import Any
 
 from frostfork._zygote.channel import MOST_FDS, Parcel
-from frostfork._zygote.fleet import Fleet, Options
+from frostfork._zygote.fleet import Fleet
 from frostfork._zygote.handle import Handle
+from frostfork._zygote.setup import Options
 from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ConfigurationError, ZygoteError
@@ -163,7 +164,7 @@ class Zygote:
         self,
         count: int,
         target: Callable[..., object] | str,
-        args: Sequence[object] | list[tuple[object, ...]] = (),
+        args: tuple[object, ...] | list[tuple[object, ...]] = (),
         *,
         fds: Sequence[Sequence[int]] | None = None,
         names: Sequence[str] | None = None,
@@ -187,7 +188,7 @@ class Zygote:
         if count == 0:
             return []
         names = [name[:_MOST_NAME] for name in names or [""] * count]
-        bodies = _pickled(target, args if isinstance(args, list) else [tuple(args)], env)
+        bodies = _pickled(target, args if isinstance(args, list) else [args], env)
         parcels: list[Parcel] = []
         try:
             parcels.extend(map(Parcel, bodies))

@@ -166,7 +166,7 @@ def test_what_is_asked_wrongly(zygote: Zygote) -> None:
         zygote.fork("os:getpid", (threading.Lock(),))
     with pytest.raises(ValueError, match="not public"):
         zygote.call("_reap")
-    assert zygote.fork(work.code, (4,)).wait(SECONDS).code == 4
+    assert zygote.fork(work.code, [4]).wait(SECONDS).code == 4
     with pytest.raises(ConfigurationError, match="start must be one of auto, fork, exec"):
         Zygote(start="spawn")
     with pytest.raises(ConfigurationError, match="on_owner_death"):
@@ -217,6 +217,30 @@ def test_hooks_of_the_template(capfd: pytest.CaptureFixture[str], start: str) ->
         assert {each[1]: each[3] for each in seen if each[0] == "ended"} == codes
         said = capfd.readouterr().err
         assert all(f"{hook} is broken" in said for hook in ("before_fork", "in_worker", "ended"))
+
+
+def test_template_gives_a_worker_a_descriptor_of_its_own() -> None:
+    with Zygote(work.Notes()) as zygote:
+        workers = zygote.fork_many(2, work.code, (3,), names=["a", "b"])
+        for worker in workers:
+            worker.wait(SECONDS)
+        for name in ("a", "b"):
+            while not (notes := zygote.call("read", name))[1]:  # type: ignore[index]
+                pass
+            assert notes == (f"{name} was here".encode(), b"3")
+
+
+def test_idle_template_is_called_when_it_wants_and_after_something_happened() -> None:
+    with Zygote(work.Notes()) as zygote:
+        first = zygote.call("count")
+        time.sleep(1)  # nothing may happen meanwhile
+        then = zygote.call("count")
+        assert isinstance(first, int)
+        assert isinstance(then, int)
+        assert then % 5 == 0
+        assert 0 < then - first <= 6
+        while zygote.call("count") == then:
+            pass
 
 
 def test_status_is_reported_while_the_template_works(zygote: Zygote) -> None:

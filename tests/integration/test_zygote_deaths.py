@@ -36,7 +36,8 @@ def owner(script: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.kill()
+        if process.returncode is None:  # not waited for yet, so that the group is its own
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -293,6 +294,33 @@ def test_ctrl_c_leaves_an_owner_that_handles_it_everything_it_needs(watch: Any) 
             os.killpg(process.pid, signal.SIGINT)
             assert said(process) == [1, pid, 3]
             assert process.wait(SECONDS) == 0
+
+
+def test_close_that_was_interrupted_can_be_had_again() -> None:
+    script = """
+        import json, os, signal, threading
+        import psutil
+        from frostfork import Zygote
+        from tests.integration import zygote_work as work
+        zygote = Zygote(work.Recorder(), on_owner_death="drain").start()
+        caller = threading.Thread(target=zygote.call, args=("spin", 2.0))
+        caller.start()
+        interrupts = [threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT)) for after in (0.5, 1.0)]
+        for each in interrupts:
+            each.start()
+        interrupted = 0
+        for _ in range(3):
+            try:
+                zygote.close()
+                break
+            except KeyboardInterrupt:
+                interrupted += 1
+        for each in interrupts:
+            each.join()
+        print(json.dumps([interrupted, len(psutil.Process().children(recursive=True))]), flush=True)
+    """
+    with owner(script) as process:
+        assert said(process) == [2, 0]
 
 
 def test_interrupted_fork_leaves_no_worker(tmp_path: Path) -> None:

@@ -55,11 +55,13 @@ def test_64_threads_fork_at_once(start: str) -> None:
 
 def test_200_workers_and_their_ends() -> None:
     with Zygote(work.Recorder()) as zygote:
+        is_open = zygote.call("descriptors_open")
         workers = zygote.fork_many(200, "signal:pause", names=[f"w{number}" for number in range(200)])
         assert len({worker.pid for worker in workers}) == 200
         for worker in reversed(workers):
             worker.terminate()
         assert {worker.wait(SECONDS).code for worker in workers} == {-15}
+        assert zygote.call("descriptors_open") == is_open
 
 
 def test_ends_of_workers_that_nobody_asks_for_do_not_stop_the_zygote() -> None:

@@ -58,7 +58,7 @@ class Parcel:
         self.inline = body
         self.memfd = -1
         if len(body) > _INLINE:
-            self.memfd = os.memfd_create("frostfork-message", os.MFD_CLOEXEC)
+            self.memfd = memory_file("frostfork-message")
             self.inline = b""
             try:
                 write_all(self.memfd, body)
@@ -149,6 +149,19 @@ def close_all(fds: Iterable[int]) -> None:
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+def memory_file(name: str) -> int:
+    """A descriptor of a file without a name."""
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    except (OSError, AttributeError) as error:
+        if getattr(error, "errno", None) not in (None, errno.ENOSYS, errno.EPERM):
+            raise
+        import tempfile  # forbidden by seccomp, or not known to the C library that Python was built against
+
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -10,67 +10,31 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from frostfork import _core
 from frostfork._zygote import starting
-from frostfork._zygote.channel import Channel, Message, Parcel, pair
-from frostfork._zygote.handle import Gone, Handle, ended
+from frostfork._zygote.channel import Parcel, pair
+from frostfork._zygote.handle import Gone, Handle
 from frostfork._zygote.link import Link
-from frostfork._zygote.setup import Setup
-from frostfork._zygote.template import Template
+from frostfork._zygote.orphans import how_orphan_ended
+from frostfork._zygote.root_handle import RootHandle
+from frostfork._zygote.setup import Options, Setup
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
-_ORPHAN_SECONDS = 5.0  # for the root to tell how one ended
 _SUCCESSION_SECONDS = 5.0  # for one that is replaced to hand over what it knows
-_TICK_SECONDS = 0.02
 _END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
-
-
-class Options(NamedTuple):
-    """Zygote's parameters."""
-
-    template: Template | None
-    start: str
-    kill: bool
-    keep_fds: tuple[int, ...]
-    name: str
-    ready_timeout: float
-    import_main: bool
-
-
-class _Root:
-    """Its link, and what it said of zygotes that it was asked for."""
-
-    def __init__(self, fleet: Fleet, how: str, setup: Setup, import_main: bool) -> None:
-        end, self.pid = starting.start_root(how, setup, import_main)
-        self.said: dict[int, Message] = {}
-        self.link = Link(Channel(end), self._take)
-        self._fleet = weakref.ref(fleet)
-        self.link.pidfd = os.pidfd_open(self.pid)
-
-    def _take(self, message: Message) -> None:
-        kind, key, *details = message.header
-        if kind in ("forked", "refused"):
-            self.said[key] = message
-        elif kind == "ended" and (fleet := self._fleet()) is not None:
-            fleet.orphan_ended(key, ended(*details))
-
-    def reap(self) -> None:
-        """Once it has ended; somebody else's waitpid may have been quicker."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
 
 
 class Fleet:
     def __init__(self, options: Options) -> None:
         self._options = options
         self.owner = os.getpid()
-        self.closed = False
+        self._closing = self.closed = False
+        self._done = False  # closed, and nothing is left
         self.current: Handle | None = None
-        self._root: _Root | None = None
+        self._root: RootHandle | None = None
         self._former: list[Handle] = []
         self._generation = 0
         self._beginning: Handle | None = None  # not yet ready
@@ -150,13 +114,13 @@ class Fleet:
 
     def _start(self, timeout: float) -> Handle:
         """A new zygote that is ready. ZygoteError or OSError: none of it is left."""
-        if self.closed:
-            raise ZygoteError("this Zygote is closed")
+        self._check_open()
         deadline = time.monotonic() + timeout
         generation = self._generation + 1
         handle = self._ask_root(generation, deadline)
-        self._beginning = handle
+        self._beginning = handle  # close() first says that it closes, and then looks here
         try:
+            self._check_open()
             handle.wait_ready(deadline)
         except BaseException:
             _kill(handle.link)
@@ -167,10 +131,14 @@ class Fleet:
         self._generation = generation
         return handle
 
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ZygoteError("this Zygote is closed")
+
     def _ask_root(self, generation: int, deadline: float) -> Handle:
         for _ in range(2):
             root = self._living_root()
-            root.said.pop(generation, None)
+            root.forget(generation)
             ours, theirs = pair()
             with theirs:
                 sent = root.link.send(("zygote", generation), None, [theirs.fileno()])
@@ -188,18 +156,16 @@ class Fleet:
                 break
         raise ZygoteError("the root ended, or did not answer in time, when it was asked for a zygote")
 
-    def _living_root(self) -> _Root:
+    def _living_root(self) -> RootHandle:
         root = self._root
         if root is not None:
             if not root.link.gone and not root.link.has_ended():
                 return root
             root.link.drain()
-            root.link.close()
-            root.reap()
-            self._root = None
+            self._let_go(root)
         options = self._options
         setup = Setup(options.name, options.kill, self._lifeline, options.keep_fds, options.template, None)
-        self._root = _Root(self, starting.choose(options.start), setup, options.import_main)
+        self._root = RootHandle(self.orphan_ended, starting.choose(options.start), setup, options.import_main)
         return self._root
 
     # --- orphans
@@ -215,43 +181,23 @@ class Fleet:
                     handle.note_end(serial, how)
 
     def _ask_for_orphan(self, worker: Worker, deadline: float) -> Ended | None:
-        """How it ended; None: it cannot be told yet.
-
-        Whoever adopted it waits for it. If that is the root, it says what it saw; then, or if it is another, the kernel
-        knows (Linux 6.15), and does not say when.
-        """
-        now = time.monotonic()
-        if worker.given_up_at is None:
-            worker.given_up_at = now + _ORPHAN_SECONDS
-        until = min(deadline, worker.given_up_at)
-        while True:
-            root = self._root
-            if root is not None:
-                root.link.wait_until(worker.is_known, min(until, now + _TICK_SECONDS))
-                root.link.drain()
-            status = None if worker.is_known() else _core.exit_status(worker.fileno())
-            now = time.monotonic()
-            if worker.is_known() or status is not None:
-                return worker.poll() if worker.is_known() else ended(status, None)
-            if now >= until:
-                return Ended(None, None) if now >= worker.given_up_at else None
-            if root is None or root.link.gone:
-                time.sleep(_TICK_SECONDS)
+        return how_orphan_ended(worker, lambda: self._root, deadline)
 
     # --- the end
 
     def close(self, timeout: float, drain: bool) -> None:
         """Nothing is left of it afterwards. Once is enough."""
         deadline = time.monotonic() + timeout
+        self._closing = True
         if (beginning := self._beginning) is not None:
             _kill(beginning.link)  # whoever waits for it holds the lock
         with self._starting:
-            if self.closed:
+            if self._done:
                 return
-            self.closed = True
+            again, self.closed = self.closed, True  # again: an interrupt ended the first attempt
             handles = [handle for handle in (self.current, *self._former) if handle is not None]
             try:
-                if drain:
+                if drain and not again:
                     for handle in handles:
                         for worker in list(handle.workers.values()):
                             with contextlib.suppress(TimeoutError):
@@ -275,22 +221,27 @@ class Fleet:
                 with contextlib.suppress(TimeoutError):
                     worker.wait(max(0.0, deadline - time.monotonic()))
             handle.link.close()
-        if self._root is not None:
-            self._end_root(self._root)
-            self._root = None
+        root = self._root
+        if root is not None:
+            root.link.shut()
+            if not root.link.wait_ended(_END_SECONDS):
+                _kill(root.link)
+            self._let_go(root)
         for handle in handles:
             handle.give_up()
         self.current = None
         self._former.clear()
+        self._done = True
         os.close(self._anchor)
         os.close(self._lifeline)
 
-    def _end_root(self, root: _Root) -> None:
-        root.link.shut()
-        if not root.link.wait_ended(_END_SECONDS):
-            _kill(root.link)
+    def _let_go(self, root: RootHandle) -> None:
+        """It has ended, or was killed."""
+        self._root = None
         root.reap()
         root.link.close()
+        for generation in list(root.said):
+            root.forget(generation)
 
     def forget(self) -> None:
         """In a fork of the owner: it must hold nothing that tells the others whether the owner lives."""

@@ -154,6 +154,8 @@ class Handle:
             self._answers.pop(serial).value = error
         elif kind == "ended":
             serial, status, usage = details
+            if status is None and serial in self.workers:  # somebody in the zygote waited for it
+                status = _core.exit_status(self.workers[serial].fileno())
             self.note_end(serial, ended(status, usage))
         elif kind == "ready":
             self._begun.value = True

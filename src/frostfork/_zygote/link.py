@@ -39,7 +39,7 @@ class Link:
         """Read until done() holds. False: the other end has gone, or the time (of time.monotonic) is over."""
         while not done():
             with self._changed:
-                if self.gone:
+                if done() or self.gone:  # asked again: it may have come since, and nothing else may ever come
                     return done()
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
@@ -108,8 +108,11 @@ class Link:
 
     def wait_ended(self, timeout: float) -> bool:
         """Wait for its process, whatever it still says."""
+        pidfd = self.pidfd
+        if pidfd < 0:
+            return True
         poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
+        poll.register(pidfd, select.POLLIN)
         return bool(poll.poll(int(timeout * 1000)))
 
     def shut(self) -> None:
@@ -127,6 +130,8 @@ class Link:
             pidfd, self.pidfd = self.pidfd, -1
             if pidfd >= 0:
                 os.close(pidfd)
+        with self._changed:
+            self._changed.notify_all()
 
     def forget(self) -> None:
         """In a fork of the owner: close the copies, without a lock that another thread may have held."""

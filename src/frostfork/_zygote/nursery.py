@@ -11,15 +11,15 @@ import errno
 import os
 import pickle
 import select
-import signal
 import socket
 import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from frostfork._zygote.brood import Brood, Child
 from frostfork._zygote.channel import Channel, Message, close_all
 from frostfork._zygote.life import Birth, live
 from frostfork._zygote.outbox import Outbox
@@ -32,11 +32,6 @@ _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
 _ABORTED = 70  # what a worker ends with if not even its end worked
 
 
-class _Child(NamedTuple):
-    serial: int
-    name: str
-
-
 class Nursery:
     def __init__(self, control: socket.socket, generation: int, setup: Setup) -> None:
         self._channel = Channel(control)
@@ -44,11 +39,10 @@ class Nursery:
         self._generation = generation
         self._setup = setup
         self._template = Template()
-        self._workers: dict[int, _Child] = {}
+        self._workers = Brood(self._report)
         self._ended: deque[tuple[str, int, int]] = deque()  # what the template has not been told
         self._over = False  # ends when the last worker has
         self._in_template = False
-        self._reaping = self._reap_again = False
         self._idle_at: float | None = 0.0
         self._waker = Waker(self._child_ended)
 
@@ -72,7 +66,7 @@ class Nursery:
         poll.register(self._waker, select.POLLIN)
         wait_readable(poll, self._patience())
         self._waker.clear()
-        self._reap()
+        self._workers.reap()
         self._outbox.flush()
         if self._serve():
             return
@@ -97,7 +91,7 @@ class Nursery:
     def _foreign_code(self, show: bool = False) -> Iterator[None]:
         """Around the template's code, which may take its time: ends of workers are reported meanwhile."""
         self._in_template = True
-        self._reap()
+        self._workers.reap()
         try:
             yield
         except BaseException:
@@ -135,9 +129,7 @@ class Nursery:
     def _obey(self, kind: str, *details: int) -> None:
         if kind == "kill":
             first, count = details
-            for pid, child in self._workers.items():
-                if first <= child.serial < first + count:
-                    os.kill(pid, signal.SIGKILL)
+            self._workers.kill(lambda child: first <= child.serial < first + count)
         elif kind == "retire":
             self._over = True
         elif kind == "end":
@@ -145,8 +137,7 @@ class Nursery:
 
     def _end(self) -> None:
         self._over = True
-        for pid in self._workers:
-            os.kill(pid, signal.SIGKILL)
+        self._workers.kill()
 
     def _owner_gone(self) -> None:
         """It ended, or closed its end: there is nobody to tell anything."""
@@ -212,9 +203,8 @@ class Nursery:
             try:
                 pid = fork()
                 if pid == 0:
-                    birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
-                    self._become(birth, {*message.fds} - {*(own or ())}, key)
-                self._workers[pid] = _Child(serial, name)
+                    self._become(name, message, own, others, gate, key)
+                self._workers[pid] = Child(serial, name)
             finally:
                 release(before)
             pidfd = os.pidfd_open(pid)
@@ -236,13 +226,22 @@ class Nursery:
         number = error.errno if isinstance(error, OSError) else None
         self._outbox.put(("refused", serial, number or 0, str(error)[:1000]))
 
-    def _become(self, birth: Birth, foreign: set[int], key: int) -> NoReturn:
+    def _become(
+        self,
+        name: str,
+        message: Message,
+        own: list[int] | None,
+        others: tuple[int, ...],
+        gate: int,
+        key: int,
+    ) -> NoReturn:
         """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
         try:
             self._channel.close()
             self._outbox.drop()
             self._waker.close()
-            close_all((*foreign, key))
+            close_all((*{*message.fds}.difference(own or ()), key))
+            birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
             live(birth, self._setup, self._template)
         finally:
             os._exit(_ABORTED)
@@ -250,50 +249,9 @@ class Nursery:
     def _child_ended(self) -> None:
         """From a signal handler: between two instructions of the template's, or when it does not matter."""
         if self._in_template:
-            self._reap()
+            self._workers.reap()
 
-    def _reap(self) -> None:
-        if self._reaping:  # we are in a signal handler, called in the middle of it
-            self._reap_again = True
-            return
-        self._reap_again = True
-        while self._reap_again:
-            self._reaping, self._reap_again = True, False
-            try:
-                self._reap_ended()
-            finally:
-                self._reaping = False
-
-    def _reap_ended(self) -> None:
-        """Report each worker that has ended. Other children are the template's, who waits for them itself."""
-        while self._workers:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                found = None
-                self._reap_each()  # the template waited for all, or had SIGCHLD ignored
-            if found is None:
-                return
-            if found.si_pid not in self._workers:
-                self._reap_each()
-                return
-            self._reap_one(found.si_pid)
-
-    def _reap_each(self) -> None:
-        for pid in list(self._workers):
-            self._reap_one(pid)
-
-    def _reap_one(self, pid: int) -> None:
-        status: int | None
-        usage: tuple[Any, ...] | None
-        try:
-            ended, status, rusage = os.wait4(pid, os.WNOHANG)
-            usage = tuple(rusage)
-            if ended == 0:
-                return
-        except ChildProcessError:
-            status = usage = None
-        child = self._workers.pop(pid)
+    def _report(self, pid: int, child: Child, status: int | None, usage: tuple[Any, ...] | None) -> None:
         self._outbox.put(("ended", child.serial, status, usage))
         if status is not None:
             self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))

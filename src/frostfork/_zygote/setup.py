@@ -10,6 +10,18 @@ from typing import Any, NamedTuple
 from frostfork._zygote.template import Template
 
 
+class Options(NamedTuple):
+    """Zygote's parameters."""
+
+    template: Template | None
+    start: str
+    kill: bool
+    keep_fds: tuple[int, ...]
+    name: str
+    ready_timeout: float
+    import_main: bool
+
+
 class Setup(NamedTuple):
     """The words of Zygote's parameters, and where the descriptors are in the root.
 

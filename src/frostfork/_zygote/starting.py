@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from frostfork import _core
-from frostfork._zygote.channel import pair, write_all
+from frostfork._zygote.channel import memory_file, pair, write_all
 from frostfork._zygote.setup import Setup, preparation
 from frostfork._zygote.signals import hold, release
 from frostfork.errors import ZygoteError
@@ -78,7 +78,7 @@ def _by_exec(control: socket.socket, setup: Setup, import_main: bool) -> int:
     data = preparation(import_main)
     sent = setup._replace(template=template, preparation=pickle.dumps(data))
     path = [entry for entry in data["sys_path"] if isinstance(entry, str)]
-    memory = os.memfd_create("frostfork-root", os.MFD_CLOEXEC)
+    memory = memory_file("frostfork-root")
     try:
         write_all(memory, marshal.dumps((path, control.fileno(), pickle.dumps(tuple(sent)))))
         process = subprocess.Popen(
