@@ -23,6 +23,7 @@ from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ZygoteError
 
 _ATTEMPTS = 3  # zygotes that may end in our hands during one request
+_SUCCESSION_SECONDS = 5.0  # for one that is replaced to hand over what it knows
 _END_SECONDS = 2.0  # for whom is told to end, and then for whom is killed
 
 
