@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.forking import run_script
-
 import frostfork.context
+from tests.integration.forking import run_script
 
 
 @pytest.fixture
