@@ -240,9 +240,7 @@ class Zygotes:
     def _replace(self, held: Held | None) -> None:
         if self._held is None and not self._retired:
             util.Finalize(None, self.close, exitpriority=_AFTER_JOINING)
-        if (
-            held is not None
-        ):  # else it would end, at the end of the interpreter, before multiprocessing has waited
+        if held is not None:  # else it would end, at the end of the interpreter, before multiprocessing has waited
             held.zygote.stay_at_exit()
         if self._held is not None:
             self._held.retire()

@@ -22,6 +22,7 @@ import multiprocessing.util
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from multiprocessing.popen_fork import Popen
 
     from frostfork.zygote import Zygote
@@ -69,9 +70,7 @@ class Process(ForkProcess):
     def _Popen(process_obj: Any) -> Popen:  # noqa: N802
         threads = _other_threads()
         if threads:
-            return _launch(
-                process_obj, Started("zygote", f"its parent has other threads: {', '.join(threads)}")
-            )
+            return _launch(process_obj, Started("zygote", f"its parent has other threads: {', '.join(threads)}"))
         if _is_pool_worker(process_obj):
             why = "its pool will replace workers when it has threads"
             return _launch(process_obj, Started("zygote", why), process_obj._args[0])

@@ -224,7 +224,9 @@ class Comparison:
         if ours.ended and plain.ended == ours.ended:
             self.flaky.append(f"{name}: both processes ended with {plain.ended}")
         elif ours.ended:
-            self.unexplained.append(f"{name}: {ours.ended} with {self._how} (plain: {plain.ended or 'well'})")
+            self.unexplained.append(
+                f"{name}: {ours.ended} with {self._how} (plain: {plain.ended or 'well'})"
+            )
         elif plain.ended:
             self.flaky.append(f"{name}: {plain.ended} in the plain process")
         for test in differing(plain, ours):

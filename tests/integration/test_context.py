@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-import frostfork.context
 from tests.integration.forking import run_script
+
+import frostfork.context
 
 
 @pytest.fixture

@@ -204,11 +204,8 @@ def test_ctrl_c_in_a_terminal_ends_owner_and_pool(tmp_path: Path, start: str) ->
         status = os.waitpid(pid, 0)[1]
         os.close(terminal)
     text = said.decode()
-    assert (
-        "owner interrupted" in text
-        and "['KeyboardInterrupt', 'KeyboardInterrupt']" in text
-        and "then 8" in text
-    ), text
+    assert "owner interrupted" in text and "then 8" in text, text
+    assert "['KeyboardInterrupt', 'KeyboardInterrupt']" in text, text
     assert os.waitstatus_to_exitcode(status) == 0 and len(family) == 4
     assert work.until(lambda: not any(os.path.exists(f"/proc/{each}") for each in family))
 

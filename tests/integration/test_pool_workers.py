@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -128,6 +129,28 @@ def test_a_new_generation_takes_over_one_by_one(tmp_path: Path) -> None:
             gate.touch()
         assert all(future.result(WAIT) for future in busy)
         until(lambda: {each.generation for each in pool.stats().workers} == {2} and len(pids(pool)) == 3)
+
+
+def test_a_worker_that_is_to_go_goes_when_its_result_was_waited_for(tmp_path: Path) -> None:
+    """The thread that waits in result() reads it itself, and has to see that it was the worker's last."""
+    gate = tmp_path / "gate"
+    with ForkPool(2) as pool:
+        until(lambda: len(all_idle(pool)) == 2)
+        last = pool.submit(work.wait_for, str(gate))
+
+        def renew() -> None:
+            until(lambda: len(all_idle(pool)) == 0)  # asking the future would make it wait in another way
+            pool.refork()
+            until(lambda: sorted(each.state for each in pool.stats().workers) == ["idle", "retiring"])
+            assert [pool.submit(work.double, each).result(WAIT) for each in range(3)] == [0, 2, 4]
+            gate.touch()
+
+        thread = threading.Thread(target=renew)
+        thread.start()
+        old = last.result(WAIT)
+        thread.join(WAIT)
+        until(lambda: old not in pids(pool) and len(all_idle(pool)) == 2)
+        assert {each.generation for each in pool.stats().workers} == {2}
 
 
 def test_refork_after_so_many_tasks() -> None:

@@ -71,8 +71,8 @@ class Engine:
     def __init__(self) -> None:
         self.owner = os.getpid()
         _engines.add(self)
-        # Not a plain lock: a collection of garbage may come in the middle of what is done under it, and end a generator of
-        # map(), which cancels its futures. So may a signal handler that calls shutdown().
+        # Not a plain lock: a collection of garbage may come in the middle of what is done under it, and end a
+        # generator of map(), which cancels its futures. So may a signal handler that calls shutdown().
         self.lock = threading.RLock()
         self.dispatcher = Dispatcher()
         self.timers = Timers()
@@ -288,7 +288,7 @@ class Engine:
             if taken is not None:
                 done, micros = taken
                 dispatcher = self.dispatcher
-                if dispatcher.pending or dispatcher.ahead or self.watching or link.inflight or not done:
+                if dispatcher.pending or dispatcher.ahead or self.watching or not (done and link.is_plain):
                     self.settled(link, done, micros)
                 else:  # the same for the plainest case: a round trip
                     with self.lock:
@@ -298,8 +298,6 @@ class Engine:
                             link.took(micros / done)
                         if link.accepts:
                             dispatcher.idle[link] = None
-                    if link.retiring is not None:
-                        self.listener.retiring(link)
                 if not (self._arming or link.line.armed):
                     # Whatever comes from it unasked is heard a little later.
                     self._arming = True

@@ -77,6 +77,11 @@ class Link:
         """Whether it may be sent tasks at all: it is there to stay, and has passed over all that was taken back."""
         return not self.skips and self.retiring is None and self.killed is None and not self.dead
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has nothing to do, and is to stay."""
+        return not self.inflight and self.retiring is None
+
     def accepts_more(self) -> bool:
         """The same between two tasks that go into one flush()."""
         return len(self.inflight) < self.depth and not self.reserved

@@ -53,7 +53,7 @@ def decode_error(body: bytes, flags: int, fd: int) -> BaseException:
     if not isinstance(found, BaseException):
         found = RemoteError(described)
     # Not by assignment: a frozen dataclass refuses it.
-    vars(BaseException)["__cause__"].__set__(found, RemoteTraceback(text))
+    BaseException.__cause__.__set__(found, RemoteTraceback(text))  # type: ignore[union-attr]
     return found
 
 
