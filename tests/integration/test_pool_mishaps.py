@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -93,6 +94,22 @@ def test_an_interrupt_in_the_initializer_does_not_break_the_pool(tmp_path: Path)
         pid = int(work.until(lambda: work.content(tmp_path / "first")))
         os.kill(pid, signal.SIGINT)
         assert works(pool) and pool.stats().started == 2
+
+
+def test_an_iterator_of_map_may_be_collected_at_any_moment(pool: ForkPool) -> None:
+    """Also while the thread in which garbage is collected holds the pool's lock: it cancels what is left then."""
+    results = pool.map(work.sleep, [0.0, *[0.2] * 20])
+    assert next(results) == 0.0
+
+    def collect() -> None:
+        with pool._engine.lock:
+            results.close()  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert work.until(lambda: pool.stats().cancelled >= 16) and works(pool)
 
 
 def test_a_time_limit_holds_no_result() -> None:

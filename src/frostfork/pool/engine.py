@@ -71,7 +71,9 @@ class Engine:
     def __init__(self) -> None:
         self.owner = os.getpid()
         _engines.add(self)
-        self.lock = threading.Lock()
+        # Not a plain lock: a collection of garbage may come in the middle of what is done under it, and end a
+        # generator of map(), which cancels its futures. So may a signal handler that calls shutdown().
+        self.lock = threading.RLock()
         self.dispatcher = Dispatcher()
         self.timers = Timers()
         self.poller = select.epoll()
@@ -150,6 +152,13 @@ class Engine:
 
     def cancel(self, future: TaskFuture) -> bool:
         """Mark it cancelled unless a worker has begun it."""
+        if self.forked:
+            return False
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            # See the lock. What is being done is half done, so this waits.
+            self.timers.add(0.0, future.cancel)
+            self.ring()
+            return False
         with self.lock:
             if future._state != PENDING:
                 return False

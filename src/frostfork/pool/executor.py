@@ -155,6 +155,7 @@ class ForkPool(Tasks):
     def stats(self) -> PoolStats:
         """What workers and tasks do at this moment. It asks no worker."""
         engine, crew = self._engine, self._crew
+        engine.check_owner()
         with engine.lock:
             links = sorted(engine.dispatcher.links, key=lambda link: link.born)
             queued = sum(future._state == PENDING for future in engine.dispatcher.pending)
