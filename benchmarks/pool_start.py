@@ -16,15 +16,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from frostfork.zygote import Template
 from pairs import Figure, figure, fresh, in_turn, medians, progress, ratios, small_objects
 
-from frostfork import ForkPool, RecyclePolicy, Zygote
+from frostfork import ForkPool, RecyclePolicy, Template, Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from frostfork.zygote import Worker
+    from frostfork import Worker
 
 NAME = "pool_start"
 _MEGABYTES = 300

@@ -79,7 +79,7 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     """First thing in a root or zygote, forked or executed. keep: descriptors, beside 0 to 2; generation 0: a root.
 
     It has /dev/null for standard input, ignores SIGINT and SIGHUP, which a terminal sends to the owner's whole group,
-    and blocks no _signal.
+    and blocks no signal.
     """
     if _state.ignored is None:
         _state.ignored = _ignored()
