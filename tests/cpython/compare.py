@@ -313,6 +313,8 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one module")
     parser.add_argument("--keep", type=Path, help="keep results and output of each process in this folder")
     options = parser.parse_args()
+    # A shell ignores SIGINT for what it runs in the background, and so would the tests of it, until their time is over.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         import test.support  # noqa: F401 - names() looks into the package
     except ImportError:
