@@ -62,6 +62,9 @@ class Recorder(Template):
     def echo(self, value: object) -> object:
         return value
 
+    def repeat(self, value: bytes, times: int) -> bytes:
+        return value * times
+
     def fail_now(self) -> None:
         raise LookupError("nothing there")
 
