@@ -79,12 +79,14 @@ def test_no_further_process() -> None:
     with Zygote(work.Recorder()) as zygote:
         zygote.call("limit", resource.RLIMIT_NPROC, 1)
         for fork in (
-            lambda: zygote.fork("os:getpid"),
-            lambda: zygote.fork_many(3, "os:getpid"),
+            lambda: zygote.fork("os:getpid", name="first"),
+            lambda: zygote.fork_many(3, "os:getpid", names=["a", "b", "c"]),
         ):
             with pytest.raises(BlockingIOError) as found:
                 fork()
             assert found.value.errno == errno.EAGAIN
+        told = [each[1] for each in zygote.call("look") if each[0] == "not_forked"]  # type: ignore[attr-defined]
+        assert told == ["first", "a", "b", "c"]
         assert zygote.alive
         assert zygote.replace() == 2
         assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3

@@ -40,6 +40,9 @@ class Recorder(Template):
         if name == "unlucky":
             raise ValueError("before_fork is broken")
 
+    def not_forked(self, name: str) -> None:
+        self.seen.append(("not_forked", name))
+
     def in_worker(self, name: str) -> None:
         self.seen.append(("in_worker", name, os.getpid()))
         if name == "refused":

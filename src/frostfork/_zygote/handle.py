@@ -157,8 +157,8 @@ class Handle:
             answer = self._answers.pop(details[0])
             try:
                 answer.value = message.take_body()
-            except OSError as error:
-                answer.value = error
+            except OSError as lost:
+                answer.value = lost
         elif kind == "worker":
             self._take_worker(message, *details)
         elif kind == "refused":

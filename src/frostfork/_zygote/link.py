@@ -21,8 +21,9 @@ from frostfork._zygote.channel import Channel, Message, Parcel, encode
 class Link:
     """gone: the other end has ended, and all that it had said has been read.
 
-    An interrupt (KeyboardInterrupt) may come between any two instructions. So locks are taken by `with` on the lock itself,
-    which nothing can come into, as it can into Condition.__enter__; and that a thread reads is undone by that thread.
+    An interrupt (KeyboardInterrupt) may come between any two instructions. So locks are taken by `with` on the lock
+    itself, which nothing can come into, as it can into Condition.__enter__; and a reader that was interrupted is known
+    again by its thread.
     """
 
     def __init__(self, channel: Channel, handle: Callable[[Message], None]) -> None:
@@ -84,7 +85,9 @@ class Link:
         while not done():
             try:
                 with self._mutex:
-                    if done() or self.gone:  # asked again: it may have come since, and nothing else may ever come
+                    if (
+                        done() or self.gone
+                    ):  # asked again: it may have come since, and nothing else may ever come
                         return done()
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
