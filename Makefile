@@ -11,6 +11,8 @@ PYTHON ?=
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 CPYTHON_FLAGS ?=
+SOAK_SECONDS ?= 3600
+SOAK_FLAGS ?=
 PYTEST_FLAGS ?=
 
 sources := $(shell find src csrc benchmarks/dags -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml README.md
@@ -25,7 +27,7 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12   use this interpreter (default: the newest usable from 3.10 up)"
-	@echo "  DEMO_FLAGS= BENCH_FLAGS= CPYTHON_FLAGS= PYTEST_FLAGS=   passed on"
+	@echo "  DEMO_FLAGS= BENCH_FLAGS= CPYTHON_FLAGS= SOAK_FLAGS= PYTEST_FLAGS=   passed on"
 
 # --- what people run
 
@@ -51,12 +53,16 @@ test-sid: ## The same in a Debian sid folder with its newest Python (needs root;
 	@tools/test-sid $(PYTEST_FLAGS)
 
 .PHONY: test-cpython
-test-cpython: ## CPython's own tests, test by test the same in a warmed process as in a plain one (not part of CI)
+test-cpython: ## CPython's own tests, test by test the same warmed, with our context and with our pool (not part of CI)
 	@PYTHON=$(PYTHON) tools/test-cpython $(CPYTHON_FLAGS)
 
 .PHONY: test-exit
 test-exit: ## A warmed process and its children end without an invalid access: valgrind (not part of CI)
 	@PYTHON=$(PYTHON) tools/test-exit
+
+.PHONY: soak
+soak: .venv/.lock-test .venv/.installed ## A pool in a storm for SOAK_SECONDS: nothing lost, wrong or left (not part of CI)
+	@$(in_venv) .venv/bin/python -m tests.chaos.storm --seconds $(SOAK_SECONDS) $(SOAK_FLAGS)
 
 .PHONY: bench
 bench: .venv/.lock-demo .venv/.installed ## The benchmark suite: ratios measured side by side in one run

@@ -6,11 +6,14 @@ from __future__ import annotations
 import atexit
 import os
 from multiprocessing import popen_fork, util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frostfork.fork import fork
 
-# From 3.13 on a child runs what it registers with atexit; before, only what multiprocessing itself has to do at its end.
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# From 3.13 on a child runs what it registers with atexit; before, only what multiprocessing itself has to do.
 RUNS_ATEXIT = hasattr(popen_fork, "atexit")
 
 
@@ -24,7 +27,7 @@ class ForkPopen(popen_fork.Popen):
         try:
             self.pid = fork()
         except BaseException:
-            util.close_fds(parent_r, child_w, child_r, parent_w)
+            close_all((parent_r, child_w, child_r, parent_w))
             raise
         if self.pid == 0:
             try:
@@ -37,9 +40,14 @@ class ForkPopen(popen_fork.Popen):
                 if RUNS_ATEXIT:
                     run_atexit()
                 os._exit(code)
-        util.close_fds(child_w, child_r)
-        self.finalizer = util.Finalize(self, util.close_fds, (parent_r, parent_w))
+        close_all((child_w, child_r))
+        self.finalizer = util.Finalize(self, close_all, ((parent_r, parent_w),))
         self.sentinel = parent_r
+
+
+def close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def clear_atexit() -> None:

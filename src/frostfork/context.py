@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A multiprocessing context whose processes share what their parent loaded: multiprocessing.get_context("frostfork").
 
-Whatever takes a context takes this one: Pool, ProcessPoolExecutor, joblib, DataLoader. A process starts in one of two ways,
-and tells which in its attribute `started`:
+Whatever takes a context takes this one: Pool, ProcessPoolExecutor, joblib, DataLoader. A process starts in one of two
+ways, and tells which in its attribute `started`:
 
 - by frostfork.fork: it inherits everything, nothing is pickled, as with the start method fork;
 - from a zygote: its target and arguments are pickled and descriptors are passed, as with forkserver.
 
 "auto" forks from a process that has one thread and otherwise goes to the zygote, so that nothing is ever forked from a
-process with threads. A pool starts workers later on, when it has threads of its own: all of its workers are the zygote's, the
-first ones too, or they would differ from their replacements. A pool made in a process with one thread gets a zygote forked
-at that moment, so that its workers inherit what fork would let them inherit.
+process with threads. A pool starts workers later on, when it has threads of its own: all of its workers are the
+zygote's, the first ones too, or they would differ from their replacements. A pool made in a process with one thread
+gets a zygote forked at that moment, so that its workers inherit what fork would let them inherit.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import multiprocessing.util
+import threading
+import time
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from multiprocessing.popen_fork import Popen
 
     from frostfork.zygote import Zygote
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 # What starts processes when it has threads: where its workers begin.
 _POOL_WORKERS = (("multiprocessing.pool", "worker"), ("concurrent.futures.process", "_process_worker"))
+
+
+_LEAVING_SECONDS = 0.02
+_lasting = {"native": 0}  # how many threads there were, some of them not Python's, when waiting was of no use
 
 
 class Started(NamedTuple):
@@ -70,7 +75,9 @@ class Process(ForkProcess):
     def _Popen(process_obj: Any) -> Popen:  # noqa: N802
         threads = _other_threads()
         if threads:
-            return _launch(process_obj, Started("zygote", f"its parent has other threads: {', '.join(threads)}"))
+            return _launch(
+                process_obj, Started("zygote", f"its parent has other threads: {', '.join(threads)}")
+            )
         if _is_pool_worker(process_obj):
             why = "its pool will replace workers when it has threads"
             return _launch(process_obj, Started("zygote", why), process_obj._args[0])
@@ -78,13 +85,21 @@ class Process(ForkProcess):
 
 
 def _other_threads() -> list[str]:
+    """Their names. A thread that was joined may not have left the kernel yet: it is given a moment to do so."""
     from frostfork import _core
     from frostfork.fork import other_threads
 
-    try:
-        return [] if _core.threads() == 1 else other_threads()
-    except OSError:
-        return ["unknown, since /proc cannot be read"]
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    while (count := _core.threads()) != 1:
+        native = count != threading.active_count()
+        if not native or count == _lasting["native"] or time.monotonic() > deadline:
+            _lasting["native"] = count if native else 0
+            try:
+                return other_threads()
+            except OSError:
+                return ["unknown, since /proc cannot be read"]
+        time.sleep(0.001)
+    return []
 
 
 def _is_pool_worker(process_obj: Any) -> bool:
@@ -100,7 +115,8 @@ def _launch(process_obj: Any, started: Started, pool: object = None) -> Popen:
         from frostfork._popen import ForkPopen
 
         return ForkPopen(process_obj)
-    from frostfork._zygote_popen import ZygotePopen, zygotes
+    from frostfork._context_zygotes import zygotes
+    from frostfork._zygote_popen import ZygotePopen
 
     return ZygotePopen(process_obj, zygotes.get if pool is None else lambda: zygotes.for_pool(pool))
 
@@ -121,13 +137,13 @@ class FrostforkContext(multiprocessing.context.BaseContext):
     """All of multiprocessing, with processes that start as this module says."""
 
     _name: ClassVar[str] = _Name("frostfork")
-    Process = Process
+    Process: ClassVar[type[ForkProcess]] = Process
     start: ClassVar[str] = "auto"
 
     @property
     def zygote(self) -> Zygote | None:
         """What this process's processes start from, once there is one; all contexts of a process have the same."""
-        from frostfork._zygote_popen import zygotes
+        from frostfork._context_zygotes import zygotes
 
         return zygotes.current
 
@@ -137,19 +153,19 @@ class FrostforkContext(multiprocessing.context.BaseContext):
         In a process with one thread it is forked from this process, and what starts from it has all that this process
         has now. In a process with threads it is a new interpreter, with set_forkserver_preload()'s modules.
         """
-        from frostfork._zygote_popen import zygotes
+        from frostfork._context_zygotes import zygotes
 
         return zygotes.renew()
 
     def use_zygote(self, zygote: Zygote | None) -> None:
         """Start processes from this one, which the caller closes; None: from one of the contexts' own again."""
-        from frostfork._zygote_popen import zygotes
+        from frostfork._context_zygotes import zygotes
 
         zygotes.use(zygote)
 
     def set_forkserver_preload(self, module_names: list[str], *args: Any, **options: Any) -> None:
         """Import these in the zygotes that start from now on, "__main__" among them if it is named (the default)."""
-        from frostfork._zygote_popen import zygotes
+        from frostfork._context_zygotes import zygotes
 
         zygotes.preload(module_names)
 

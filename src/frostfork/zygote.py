@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,7 +92,6 @@ class Zygote:
         if self._closed:
             raise ZygoteError("this Zygote is closed")
         if self._fleet is None:
-            _check_main()
             fleet = Fleet(self._options)
             self._finalizer = weakref.finalize(self, _end, fleet, os.getpid())
             self._fleet = fleet
@@ -269,16 +267,6 @@ def _end(fleet: Fleet, owner: int) -> None:
     """The Zygote was dropped, or the interpreter ends."""
     if os.getpid() == owner:
         fleet.close(0.0, False)
-
-
-def _check_main() -> None:
-    """Not in a zygote that imports the main module of a program."""
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and getattr(process.current_process(), "_inheriting", False):
-        raise ZygoteError(
-            "the main module starts a zygote or pool when it is imported, and a zygote that is started by exec imports it: "
-            'put that under `if __name__ == "__main__":`'
-        )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

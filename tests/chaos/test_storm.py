@@ -24,7 +24,14 @@ def test_every_task_ends_right_or_with_a_reason_and_nothing_is_left(start: str, 
     )
     assert storm.returncode == 0, storm.stdout + storm.stderr
     if tasks == 10_000:
-        for calamity in ("kill_worker", "stop_worker", "kill_zygote", "kill_root", "take_descriptors", "take_files"):
+        for calamity in (
+            "kill_worker",
+            "stop_worker",
+            "kill_zygote",
+            "kill_root",
+            "take_descriptors",
+            "take_files",
+        ):
             assert f"calamity: {calamity}" in storm.stdout, storm.stdout
 
 

@@ -36,7 +36,9 @@ WARMED: tuple[Allowed, ...] = (
 
 
 _LISTED = "expects a list of all start methods; ours is one more"
-_NOT_AGAIN = "expects a main module without a guard to fail when workers import it; a forked zygote has it already"
+_NOT_AGAIN = (
+    "expects a main module without a guard to fail when workers import it; a forked zygote has it already"
+)
 
 FORK: tuple[Allowed, ...] = (Allowed("mp_fork_misc.TestStartMethod.test_get_all", "FAIL", _LISTED),)
 EXEC: tuple[Allowed, ...] = (Allowed("mp_forkserver_misc.TestStartMethod.test_get_all", "FAIL", _LISTED),)
@@ -48,7 +50,9 @@ ZYGOTE: tuple[Allowed, ...] = (
 _ONE_TASK = "expects the whole executor to be broken; ours fails the one task, with what ended its worker, and goes on"
 _ERROR = "expects the whole executor to be broken; ours fails the one task, with what was raised"
 _RECYCLES = "expects a refusal to replace workers with the start method fork; ours can"
-_NOT_BEGUN = "expects a task to have begun, or to be on its way, at once; ours cancels all that have not begun"
+_NOT_BEGUN = (
+    "expects a task to have begun, or to be on its way, at once; ours cancels all that have not begun"
+)
 _INHERITED = "hands a queue that only a fork of this process could use to its workers, which are the zygote's"
 _CONTEXT = "asks for the context of an executor; ours has none"
 _AT_THE_START = "expects threads to be missed at the first task; ours misses them when it is made"

@@ -3,13 +3,14 @@
 
     python compare.py [--ours warmed|fork|zygote|exec|pool] [--jobs N] [--timeout SECONDS] [--keep FOLDER] [MODULE ...]
 
-warmed: in a warmed process. fork: with our multiprocessing context in the place of fork. zygote, exec: with our context in
-the place of forkserver, its zygote forked or a new interpreter. pool: with ForkPool in the place of ProcessPoolExecutor.
+warmed: in a warmed process. fork: with our multiprocessing context in the place of fork. zygote, exec: with our context
+in the place of forkserver, its zygote forked or a new interpreter. pool: with ForkPool in the place of
+ProcessPoolExecutor.
 
 Exit status: 0 when every difference is explained, 1 when one is not, 2 when this interpreter has no tests to run.
 Where a module differs, both runs of it are made once more, one at a time. A test that two plain runs disagree on is
-flaky and proves nothing; a test that differed once and then agreed is named as unsteady. A process with ours that crashes
-or hangs is never excused, unless the plain one did the same.
+flaky and proves nothing; a test that differed once and then agreed is named as unsteady. A process with ours that
+crashes or hangs is never excused, unless the plain one did the same.
 """
 
 from __future__ import annotations
@@ -224,9 +225,7 @@ class Comparison:
         if ours.ended and plain.ended == ours.ended:
             self.flaky.append(f"{name}: both processes ended with {plain.ended}")
         elif ours.ended:
-            self.unexplained.append(
-                f"{name}: {ours.ended} with {self._how} (plain: {plain.ended or 'well'})"
-            )
+            self.unexplained.append(f"{name}: {ours.ended} with {self._how} (plain: {plain.ended or 'well'})")
         elif plain.ended:
             self.flaky.append(f"{name}: {plain.ended} in the plain process")
         for test in differing(plain, ours):

@@ -104,7 +104,9 @@ COMMON = [
 ]
 
 # An address, a temporary name: what may differ in a subtest's name from run to run.
-PASSING = re.compile(r"0x[0-9a-fA-F]{6,}|id=.\d{9,}|/tmp/[\w./-]+|@test_\d+|(?<![\w.])(?:tmp|test_python_)\w+")
+PASSING = re.compile(
+    r"0x[0-9a-fA-F]{6,}|id=.\d{9,}|/tmp/[\w./-]+|@test_\d+|(?<![\w.])(?:tmp|test_python_)\w+"
+)
 
 
 class Recorder(unittest.TestResult):

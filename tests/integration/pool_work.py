@@ -146,6 +146,10 @@ def modules() -> list[str]:
     return list(sys.modules)
 
 
+def make_bytes(size: int) -> bytes:
+    return bytes(size)
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen(Exception):
     text: str
@@ -198,3 +202,15 @@ def cry_and_die(text: str) -> None:
 def write_file(path: str) -> None:
     with open(path, "wb") as file:
         file.write(bytes(1 << 20))
+
+
+def wait_at_first(path: str) -> None:
+    """An initializer that takes long in the first worker."""
+    if not os.path.exists(path):
+        with open(path, "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(60)
+
+
+def content(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -31,7 +31,7 @@ def test_same_outcome_test_by_test() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(MODULES)} modules, " in done.stdout
-    assert "warmup freeze: done" in done.stdout
+    assert "warmed freeze: done" in done.stdout
 
 
 def test_a_difference_is_found(tmp_path: Path) -> None:

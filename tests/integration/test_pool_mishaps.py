@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -88,6 +89,29 @@ def test_results_for_a_pool_that_gave_up_are_let_go(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_an_interrupt_in_the_initializer_does_not_break_the_pool(tmp_path: Path) -> None:
+    with ForkPool(1, initializer=work.wait_at_first, initargs=(str(tmp_path / "first"),)) as pool:
+        pid = int(work.until(lambda: work.content(tmp_path / "first")))
+        os.kill(pid, signal.SIGINT)
+        assert works(pool) and pool.stats().started == 2
+
+
+def test_an_iterator_of_map_may_be_collected_at_any_moment(pool: ForkPool) -> None:
+    """Also while the thread in which garbage is collected holds the pool's lock: it cancels what is left then."""
+    results = pool.map(work.sleep, [0.0, *[0.2] * 20])
+    assert next(results) == 0.0
+
+    def collect() -> None:
+        with pool._engine.lock:
+            results.close()  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    assert work.until(lambda: pool.stats().cancelled >= 16) and works(pool)
+
+
 def test_a_time_limit_holds_no_result() -> None:
     with ForkPool(1, timeout=60) as pool:
         future = pool.submit(bytes, 100)
@@ -100,7 +124,9 @@ def test_a_time_limit_holds_no_result() -> None:
 def test_hard_timeouts_of_many_tasks() -> None:
     with ForkPool(2) as pool:
         short, long = pool.with_options(hard_timeout=0.2), pool.with_options(hard_timeout=60)
-        futures = [(each, (short if each else long).submit(work.sleep, 60 if each else 0.3)) for each in [0, 1] * 4]
+        futures = [
+            (each, (short if each else long).submit(work.sleep, 60 if each else 0.3)) for each in [0, 1] * 4
+        ]
         for each, future in futures:
             assert isinstance(future.exception(WAIT), TaskTimeout if each else type(None))
 
@@ -178,7 +204,8 @@ def test_ctrl_c_in_a_terminal_ends_owner_and_pool(tmp_path: Path, start: str) ->
         status = os.waitpid(pid, 0)[1]
         os.close(terminal)
     text = said.decode()
-    assert "owner interrupted" in text and "['KeyboardInterrupt', 'KeyboardInterrupt']" in text and "then 8" in text, text
+    assert "owner interrupted" in text and "then 8" in text, text
+    assert "['KeyboardInterrupt', 'KeyboardInterrupt']" in text, text
     assert os.waitstatus_to_exitcode(status) == 0 and len(family) == 4
     assert work.until(lambda: not any(os.path.exists(f"/proc/{each}") for each in family))
 
@@ -233,7 +260,12 @@ def test_functions_of_the_main_module(tmp_path: Path, start: str, how: str, clou
     else:
         (tmp_path / "cloudpickle.py").write_text("raise ImportError('not for this test')\n")
     (tmp_path / "program.py").write_text(MAIN)
-    arguments = {"file": ["program.py"], "module": ["-m", "program"], "stdin": ["-"], "command": ["-c", MAIN]}[how]
+    arguments = {
+        "file": ["program.py"],
+        "module": ["-m", "program"],
+        "stdin": ["-"],
+        "command": ["-c", MAIN],
+    }[how]
     ran = subprocess.run(
         [sys.executable, *arguments, start],
         input=MAIN if how == "stdin" else "",
@@ -253,7 +285,9 @@ def test_functions_of_the_main_module(tmp_path: Path, start: str, how: str, clou
     if cloudpickle:
         assert second == ["[0, 3, 6]"]
     else:
-        assert second[0].startswith("PicklingError workers do not know late of __main__: ") and len(second) == 1
+        assert (
+            second[0].startswith("PicklingError workers do not know late of __main__: ") and len(second) == 1
+        )
 
 
 def test_a_main_module_that_makes_a_pool_when_imported_is_told(tmp_path: Path) -> None:
@@ -293,7 +327,9 @@ def test_wrong_settings_are_told_before_anything_starts(wrong: dict[str, object]
         ForkPool(**{"max_workers": 1, **wrong})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [{"max_tasks": 1.5}, {"max_age": "1"}, {"jitter": "a"}, {"max_private_bytes": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_tasks": 1.5}, {"max_age": "1"}, {"jitter": "a"}, {"max_private_bytes": 0}]
+)
 def test_wrong_limits_are_told(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=f"^{next(iter(wrong))} is "):
         RecyclePolicy(**wrong)  # type: ignore[arg-type]

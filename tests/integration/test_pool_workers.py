@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from frostfork import (
     PoolBroken,
     RecyclePolicy,
     TaskTimeout,
+    Template,
     WorkerDied,
     Zygote,
+    _worker,
 )
 from tests.integration import pool_work as work
 from tests.integration.forking import run_script
@@ -125,6 +129,28 @@ def test_a_new_generation_takes_over_one_by_one(tmp_path: Path) -> None:
             gate.touch()
         assert all(future.result(WAIT) for future in busy)
         until(lambda: {each.generation for each in pool.stats().workers} == {2} and len(pids(pool)) == 3)
+
+
+def test_a_worker_that_is_to_go_goes_when_its_result_was_waited_for(tmp_path: Path) -> None:
+    """The thread that waits in result() reads it itself, and has to see that it was the worker's last."""
+    gate = tmp_path / "gate"
+    with ForkPool(2) as pool:
+        until(lambda: len(all_idle(pool)) == 2)
+        last = pool.submit(work.wait_for, str(gate))
+
+        def renew() -> None:
+            until(lambda: len(all_idle(pool)) == 0)  # asking the future would make it wait in another way
+            pool.refork()
+            until(lambda: sorted(each.state for each in pool.stats().workers) == ["idle", "retiring"])
+            assert [pool.submit(work.double, each).result(WAIT) for each in range(3)] == [0, 2, 4]
+            gate.touch()
+
+        thread = threading.Thread(target=renew)
+        thread.start()
+        old = last.result(WAIT)
+        thread.join(WAIT)
+        until(lambda: old not in pids(pool) and len(all_idle(pool)) == 2)
+        assert {each.generation for each in pool.stats().workers} == {2}
 
 
 def test_refork_after_so_many_tasks() -> None:
@@ -400,3 +426,43 @@ def test_a_zygote_can_serve_several_pools() -> None:
             assert one.submit(work.double, 1).result(WAIT) == 2
             assert two.submit(work.double, 2).result(WAIT) == 4
         assert zygote.alive
+
+
+def test_without_descriptors_a_large_result_is_an_error_of_its_own() -> None:
+    import resource
+
+    with ForkPool(1) as pool:
+        assert len(pool.submit(work.make_bytes, 1 << 20).result(WAIT)) == 1 << 20
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held = [os.dup(0) for _ in range(5)]  # so that no number below the limit is free
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(held), hard))
+        try:
+            lost = pool.submit(work.make_bytes, 1 << 20).exception(WAIT)
+            unsent = pool.submit(len, bytearray(1 << 20)).exception(WAIT)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in held:
+                os.close(each)
+        assert isinstance(lost, OSError) and lost.errno == errno.EMFILE
+        assert isinstance(unsent, OSError) and unsent.errno == errno.EMFILE
+        assert pool.submit(len, bytearray(1 << 20)).result(WAIT) == 1 << 20
+        assert pool.stats().died == 0
+
+
+def test_the_zygote_may_take_long_to_be_replaced() -> None:
+    """Workers that die meanwhile are replaced by the old one."""
+    with ForkPool(1, template=SlowTemplate()) as pool:
+        first = pool.submit(work.pid).result(WAIT)
+        pool.refork()
+        os.kill(first, signal.SIGKILL)
+        assert until(lambda: all_idle(pool)) and pool.submit(work.pid).result(WAIT) != first
+        assert pool.stats().generation == 1
+        until(lambda: {each.generation for each in pool.stats().workers} == {2})
+
+
+class SlowTemplate(Template):
+    """The second zygote begins slowly."""
+
+    def begin(self) -> None:
+        if _worker.identity().generation > 1:  # type: ignore[union-attr]
+            time.sleep(1)

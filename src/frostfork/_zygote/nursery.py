@@ -222,7 +222,7 @@ class Nursery:
             if failure is not None:
                 self._refuse(serial, failure)
 
-        # The owner opens the gate. Lost on its way, the key closes it for good, and the worker ends before it began.
+        # The owner opens the gate. A key lost on its way closes it for good: the worker ends without having begun.
         self._outbox.put(("worker", serial, pid), b"", [pidfd, key], announced)
 
     def _not_forked(self, name: str) -> None:

@@ -45,8 +45,8 @@ def _refuse_while_importing_main() -> None:
 
     if getattr(process.current_process(), "_inheriting", False):
         raise ZygoteError(
-            "a zygote is importing this program's main module, which starts another: put what only the program itself shall do"
-            ' under `if __name__ == "__main__":`, or use import_main=False'
+            "a zygote is importing this program's main module, which starts another: put what only the program itself"
+            ' shall do under `if __name__ == "__main__":`, or use import_main=False'
         )
 
 

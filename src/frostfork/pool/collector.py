@@ -53,13 +53,15 @@ class Collector:
                     if handler is not None:
                         handler(events)
                 timers.run()
-            except BaseException:  # a callback or a timer may even want to exit: it is not this thread that it ends
+            except (
+                BaseException
+            ):  # a callback or a timer may even want to exit: it is not this thread that it ends
                 log.exception("the collector of a pool met an error and goes on")
         for fd in list(self._pipes):
             self._heard(fd, last=True)
             self._drop(fd)
-        engine.poller.close()
         bell, engine.bell = engine.bell, -1
+        engine.poller.close()
         os.close(bell)
 
     def _rung(self, _: int) -> None:
@@ -148,7 +150,7 @@ class Collector:
 
     def _hear_again(self, fd: int, link: Link) -> None:
         if self._pipes.get(fd) is link:
-            self._handlers[fd] = lambda events: self._heard(fd)
+            self._handlers[fd] = lambda _: self._heard(fd)
             self._engine.poller.register(fd, select.EPOLLIN)
 
     def _drop(self, fd: int) -> None:

@@ -77,6 +77,7 @@ class Crew:
         self._refork_asked = False
         self._old: list[Link] = []  # to be replaced by workers of the newest generation
         self._reforked_at = 0
+        self._renewal: threading.Thread | None = None
         self.started = self.died = 0
         self.generation = 0
         self.collector = Collector(engine, name)
@@ -149,7 +150,9 @@ class Crew:
         """Fork what is missing. Seconds until the next look, if one is needed."""
         engine = self.engine
         with engine.lock:
-            links = [each for each in engine.dispatcher.links if not (each.gone or (each.retiring and each.idle))]
+            links = [
+                each for each in engine.dispatcher.links if not (each.gone or (each.retiring and each.idle))
+            ]
             missing = self.size - len(links)
             if engine.closing:
                 queued = len(engine.dispatcher.pending) + len(engine.dispatcher.large)
@@ -202,7 +205,9 @@ class Crew:
 
     def _add(self, forked: Worker, name: str, ends: Ends) -> None:
         limits = self._recycle.limits(self._random)
-        slot = self._slots.pop()  # at once: the collector puts slots back meanwhile, and one that two have is chaos
+        slot = (
+            self._slots.pop()
+        )  # at once: the collector puts slots back meanwhile, and one that two have is chaos
         try:
             self._board.reset(slot)
             hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
@@ -228,18 +233,27 @@ class Crew:
     # --- refork
 
     def _renew(self) -> None:
-        """A new generation of the zygote. Its workers come as the old ones go."""
+        """Have a new generation of the zygote made. That may take long, and workers are replaced meanwhile."""
+        if self._renewal is not None and self._renewal.is_alive():
+            return
+        self._reforked_at = self.engine.done + self.engine.failed
+        self._renewal = threading.Thread(target=self._replace, name=f"{self._name}-refork", daemon=True)
+        self._renewal.start()
+
+    def _replace(self) -> None:
+        """In a thread of its own. Workers of the new generation come as the old ones go."""
         engine = self.engine
-        self._reforked_at = engine.done + engine.failed
         try:
             generation = self._zygote.replace()
-        except FrostforkError as error:
-            log.warning("pool %s keeps its generation: %s", self._name, error)
+        except Exception as error:
+            if not engine.closing:
+                log.warning("pool %s keeps its generation: %s", self._name, error)
             return
         self.generation = generation
-        engine.watching = True
         with engine.lock:
             self._old = [link for link in engine.dispatcher.links if link.generation < generation]
+        engine.watching = True
+        self._changed.set()
 
     def _retire_old(self) -> None:
         engine = self.engine
@@ -320,6 +334,8 @@ class Crew:
             self._changed.clear()
         with contextlib.suppress(Exception):
             self._hooks.close()
+        if self._renewal is not None:
+            self._renewal.join(_END_SECONDS)
         self.collector.stopping = True
         engine.ring()
         self.collector.thread.join()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Deadlines:
     """Ends the workers whose task is beyond its hard timeout.
 
-    There is one timer for all: no task that begins after a look can be due before the shortest timeout has passed. A timer
-    for each task would hold it, and its result, for as long as the task might have taken.
+    There is one timer for all: no task that begins after a look can be due before the shortest timeout has passed. A
+    timer for each task would hold it, and its result, for as long as the task might have taken.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -71,7 +71,9 @@ class Engine:
     def __init__(self) -> None:
         self.owner = os.getpid()
         _engines.add(self)
-        self.lock = threading.Lock()
+        # Not a plain lock: a collection of garbage may come in the middle of what is done under it, and end a
+        # generator of map(), which cancels its futures. So may a signal handler that calls shutdown().
+        self.lock = threading.RLock()
         self.dispatcher = Dispatcher()
         self.timers = Timers()
         self.poller = select.epoll()
@@ -91,8 +93,9 @@ class Engine:
 
     def ring(self) -> None:
         """Let the collector look at what has changed."""
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self.bell, 1)
+        if self.bell >= 0:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.bell, 1)
 
     # --- the owner's threads
 
@@ -149,6 +152,13 @@ class Engine:
 
     def cancel(self, future: TaskFuture) -> bool:
         """Mark it cancelled unless a worker has begun it."""
+        if self.forked:
+            return False
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            # See the lock. What is being done is half done, so this waits.
+            self.timers.add(0.0, future.cancel)
+            self.ring()
+            return False
         with self.lock:
             if future._state != PENDING:
                 return False
@@ -187,7 +197,8 @@ class Engine:
                 if self.broken is not None:
                     refused = PoolBroken(str(self.broken))
                 elif refused is None and future._state == PENDING:
-                    if link.dead or link.retiring is not None:
+                    if not link.takes_tasks:
+                        # Also where tasks were taken back meanwhile: a new one would let the worker begin those, too.
                         self.dispatcher.requeue([future])
                     else:
                         try:
@@ -277,7 +288,7 @@ class Engine:
             if taken is not None:
                 done, micros = taken
                 dispatcher = self.dispatcher
-                if dispatcher.pending or dispatcher.ahead or self.watching or link.inflight or not done:
+                if dispatcher.pending or dispatcher.ahead or self.watching or not (done and link.is_plain):
                     self.settled(link, done, micros)
                 else:  # the same for the plainest case: a round trip
                     with self.lock:
@@ -287,8 +298,6 @@ class Engine:
                             link.took(micros / done)
                         if link.accepts:
                             dispatcher.idle[link] = None
-                    if link.retiring is not None:
-                        self.listener.retiring(link)
                 if not (self._arming or link.line.armed):
                     # Whatever comes from it unasked is heard a little later.
                     self._arming = True

@@ -98,7 +98,9 @@ class ForkPool(Tasks):
         _settings.seconds("ready_timeout", ready_timeout)
         _settings.seconds("heartbeat", heartbeat)
         if zygote is not None and (template is not None or start != "auto"):
-            raise ConfigurationError("template and start are for the pool's own zygote: one that is given has its own")
+            raise ConfigurationError(
+                "template and start are for the pool's own zygote: one that is given has its own"
+            )
         self._options = Options(timeout, hard_timeout, retries).checked()
         beginning = plain((after_fork, initializer, initargs))
         own = zygote is None
@@ -153,6 +155,7 @@ class ForkPool(Tasks):
     def stats(self) -> PoolStats:
         """What workers and tasks do at this moment. It asks no worker."""
         engine, crew = self._engine, self._crew
+        engine.check_owner()
         with engine.lock:
             links = sorted(engine.dispatcher.links, key=lambda link: link.born)
             queued = sum(future._state == PENDING for future in engine.dispatcher.pending)

@@ -63,12 +63,24 @@ class Link:
 
     @property
     def accepts(self) -> bool:
-        """Whether it may be sent a task."""
+        """Whether it may be sent a task now."""
         return (
             self.ready
             and len(self.inflight) < self.depth
-            and not (self.skips or self.reserved or self.dead or self.retiring or self.line.unsent)
+            and not self.reserved
+            and not self.line.unsent
+            and self.takes_tasks
         )
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether it may be sent tasks at all: it is there to stay, and has passed over all that was taken back."""
+        return not self.skips and self.retiring is None and self.killed is None and not self.dead
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has nothing to do, and is to stay."""
+        return not self.inflight and self.retiring is None
 
     def accepts_more(self) -> bool:
         """The same between two tasks that go into one flush()."""

@@ -53,7 +53,7 @@ def decode_error(body: bytes, flags: int, fd: int) -> BaseException:
     if not isinstance(found, BaseException):
         found = RemoteError(described)
     # Not by assignment: a frozen dataclass refuses it.
-    BaseException.__cause__.__set__(found, RemoteTraceback(text))  # type: ignore[attr-defined]
+    vars(BaseException)["__cause__"].__set__(found, RemoteTraceback(text))
     return found
 
 

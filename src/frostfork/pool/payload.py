@@ -99,12 +99,16 @@ class _Finder(pickle.Pickler):
     """Notes what goes by name and would not be found."""
 
     def __init__(self, names: MainNames) -> None:
-        super().__init__(_Nowhere(), 5, buffer_callback=lambda buffer: False)
+        super().__init__(_Nowhere(), 5, buffer_callback=lambda _: False)
         self._names = names
         self.found = ""
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__" and self._names.lack(value):
+        if (
+            isinstance(value, (type, FunctionType))
+            and value.__module__ == "__main__"
+            and self._names.lack(value)
+        ):
             self.found = self.found or value.__qualname__
         return NotImplemented
 

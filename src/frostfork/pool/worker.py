@@ -25,6 +25,8 @@ _MICROS = 2**32 - 1
 _MOST_NANOS = _MICROS * 1000
 _LOOK_SECONDS = 0.02  # an idle worker measures its memory when nothing has come for so long
 
+_INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
+
 
 def main(fds: Sequence[int]) -> None:
     """The life of a worker, in its own process. fds: its socket, the board, its standard error."""
@@ -48,6 +50,17 @@ def _first(channel: Channel) -> bytes | None:
     return None
 
 
+_forks = 0  # between this process and the first one that had this module: cheaper to ask than the pid
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
 class Worker:
     """Runs tasks one after the other in the main thread of its process."""
 
@@ -55,7 +68,7 @@ class Worker:
         self._channel = channel
         self._board = board
         self._slot = slot
-        self._pid = os.getpid()
+        self._forks = _forks
         self._limits = limits
         self._limited = limits != Limits()
         self._born = time.monotonic()
@@ -91,6 +104,10 @@ class Worker:
                 after_fork()
             if initializer is not None:
                 initializer(*args)
+        except KeyboardInterrupt:
+            # The terminal's, and no failure of the initializer: another worker comes if one is wanted.
+            self._in_task = False
+            raise SystemExit(_INTERRUPTED) from None
         except BaseException as error:
             self._in_task = False
             import traceback
@@ -153,8 +170,10 @@ class Worker:
             answer = frames.ERROR
             data, flags, mem = self._told(error)
             del error
-        if os.getpid() != self._pid:
-            os.write(2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n")
+        if _forks != self._forks:
+            os.write(
+                2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n"
+            )
             os._exit(1)
         del value, out
         took = self._board.end(self._slot)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from multiprocessing import context, forkserver
 
-from frostfork._zygote_popen import zygotes
+from frostfork._context_zygotes import zygotes
 from frostfork.context import ZygoteContext, ZygoteProcess
 
 
