@@ -94,6 +94,9 @@ class Fleet:
 
     def replace(self, timeout: float | None) -> int:
         with self._starting:
+            if self.current is not None and self.current.is_alive():
+                with contextlib.suppress(Gone, ZygoteError, OSError):  # it may be what is wrong
+                    self.current.call("succeeded", (), time.monotonic() + _SUCCESSION_SECONDS)
             handle = self._start(self._options.ready_timeout if timeout is None else timeout)
             self._take_over(handle)
             return handle.generation
