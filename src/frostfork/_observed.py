@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from frostfork import _core
+from frostfork._worker import disposable
 from frostfork.journal import Journal
 from frostfork.observe import Observation, watch_code
 
@@ -114,6 +115,12 @@ class ObservedWorkers:
     def expected(self) -> ObservedWorker | None:
         return self._next
 
+    def expected_was_not_forked(self) -> ObservedWorker | None:
+        expected, self._next = self._next, None
+        if expected is not None:
+            self._drop(expected)
+        return expected
+
     def take(self, name: str, pid: int) -> ObservedWorker | None:
         """The one that has ended: it is observed no longer, and whoever takes it closes its journal."""
         for worker in self._workers:
@@ -124,5 +131,9 @@ class ObservedWorkers:
 
     def _drop_those_that_never_began(self) -> None:
         for worker in [worker for worker in self._workers if worker.never_began()]:
-            self._workers.remove(worker)
-            worker.journal.close()
+            self._drop(worker)
+
+    def _drop(self, worker: ObservedWorker) -> None:
+        self._workers.remove(worker)
+        disposable.discard(worker.journal.fileno())  # the number will be another's
+        worker.journal.close()

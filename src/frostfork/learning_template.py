@@ -152,6 +152,10 @@ class LearningTemplate(Template):
         expected = self._observed.expected
         return () if expected is None else (expected.journal.fileno(),)
 
+    def not_forked(self, name: str) -> None:
+        if (expected := self._observed.expected_was_not_forked()) is not None:
+            self._code_workers += expected.notes_code
+
     def in_worker(self, name: str) -> None:
         self._heritage.close()
         if self._observed.expected is not None:

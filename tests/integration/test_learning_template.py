@@ -419,3 +419,35 @@ def test_a_canary_ends_with_its_zygote(library: Path) -> None:
         """,
     )
     assert gone
+
+
+def test_workers_that_could_not_be_forked_are_not_observed(library: Path) -> None:
+    seen = run(
+        library,
+        """
+        import resource
+
+        class Limited(LearningTemplate):
+            def limit(self, most):
+                if os.getuid() == 0:
+                    os.setgroups([])
+                    os.setgid(65534)
+                    os.setuid(65534)  # the limit does not hold for root
+                resource.setrlimit(resource.RLIMIT_NPROC, (most, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+
+            def look(self):
+                return len(self._observed), len(os.listdir("/proc/self/fd"))
+
+        with Zygote(Limited(canary=None, steps=())) as zygote:
+            before = zygote.call("look")
+            zygote.call("limit", 0)
+            refused = 0
+            for _ in range(5):
+                try:
+                    zygote.fork("os:getpid")
+                except OSError:
+                    refused += 1
+            print(json.dumps([refused, zygote.call("look") == before]))
+        """,
+    )
+    assert seen == [5, True]

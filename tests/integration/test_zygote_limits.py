@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
 import pytest
 
-from frostfork import Zygote
+from frostfork import Zygote, ZygoteError
 from tests.integration import zygote_work as work
 
 SECONDS = 60.0
@@ -76,12 +79,14 @@ def test_no_further_process() -> None:
     with Zygote(work.Recorder()) as zygote:
         zygote.call("limit", resource.RLIMIT_NPROC, 1)
         for fork in (
-            lambda: zygote.fork("os:getpid"),
-            lambda: zygote.fork_many(3, "os:getpid"),
+            lambda: zygote.fork("os:getpid", name="first"),
+            lambda: zygote.fork_many(3, "os:getpid", names=["a", "b", "c"]),
         ):
             with pytest.raises(BlockingIOError) as found:
                 fork()
             assert found.value.errno == errno.EAGAIN
+        told = [each[1] for each in zygote.call("look") if each[0] == "not_forked"]  # type: ignore[attr-defined]
+        assert told == ["first", "a", "b", "c"]
         assert zygote.alive
         assert zygote.replace() == 2
         assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
@@ -141,6 +146,84 @@ def test_owner_may_open_no_more() -> None:
         while len(seen := [each for each in zygote.call("look") if each[0] == "ended"]) < 3 * refused + 1:  # type: ignore[attr-defined]
             pass
         assert {each[3] for each in seen} <= {-9, 3}
+
+
+def test_long_result_for_an_owner_that_may_open_no_more() -> None:
+    with Zygote(work.Recorder()) as zygote:
+        value = b"x" * 100_000
+        zygote.call("echo", value)  # what it takes is imported
+        fillers: list[int] = []
+        with limited(resource.RLIMIT_NOFILE, len(os.listdir("/proc/self/fd")) + 20):
+            with contextlib.suppress(OSError):
+                while True:
+                    fillers.append(os.dup(0))
+            with pytest.raises(OSError) as raised:
+                zygote.call("repeat", b"x", 100_000)
+            for fd in fillers:
+                os.close(fd)
+        assert raised.value.errno == errno.EMFILE
+        assert zygote.call("repeat", b"x", 100_000) == value
+
+
+def test_nobody_waits_longer_than_asked_for_a_zygote_that_does_not_read() -> None:
+    zygote = Zygote(work.Recorder()).start()
+    root = zygote._fleet._root.pid  # type: ignore[union-attr]
+    os.kill(zygote.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    for _ in range(12):  # more than its socket holds
+        with pytest.raises(ZygoteError, match="did not answer in time"):
+            zygote.fork(work.length, (b"x" * 40_000,), timeout=0.05)
+    zygote.close(0.0)
+    assert time.monotonic() - began < 20.0
+    assert not psutil.pid_exists(root)
+
+
+def test_replacing_a_zygote_that_does_not_read() -> None:
+    with Zygote(work.Recorder()) as zygote:
+        worker = zygote.fork("signal:pause")
+        stopped = psutil.Process(zygote.pid)
+        stopped.suspend()
+        for _ in range(12):
+            with pytest.raises(ZygoteError, match="did not answer in time"):
+                zygote.fork(work.length, (b"x" * 40_000,), timeout=0.05)
+        assert zygote.replace() == 2
+        assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
+        stopped.wait(SECONDS)
+        assert worker.poll() is None
+
+
+INTERRUPTED = """
+    import random, signal
+    from frostfork import Zygote
+    from tests.integration import zygote_work as work
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, interrupt)
+    random.seed(2)
+    with Zygote(work.Recorder()) as zygote:
+        done = 0
+        for turn in range(400):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+                if turn % 20:
+                    zygote.fork(work.code, (3,), timeout=20).wait(20)
+                else:
+                    zygote.replace()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                done += 1
+            except KeyboardInterrupt:
+                pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert zygote.fork(work.code, (3,), timeout=20).wait(20).code == 3
+        assert zygote.replace() and 0 < done < 400
+"""
+
+
+def test_interrupts_at_any_moment_leave_a_zygote_usable() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)], capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
 
 
 IDLE = """

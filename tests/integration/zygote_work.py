@@ -40,6 +40,9 @@ class Recorder(Template):
         if name == "unlucky":
             raise ValueError("before_fork is broken")
 
+    def not_forked(self, name: str) -> None:
+        self.seen.append(("not_forked", name))
+
     def in_worker(self, name: str) -> None:
         self.seen.append(("in_worker", name, os.getpid()))
         if name == "refused":
@@ -61,6 +64,9 @@ class Recorder(Template):
 
     def echo(self, value: object) -> object:
         return value
+
+    def repeat(self, value: bytes, times: int) -> bytes:
+        return value * times
 
     def fail_now(self) -> None:
         raise LookupError("nothing there")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -138,3 +139,32 @@ def test_portions_hold_everybody_once_and_are_not_too_large(
         assert 0 < end - start <= _MOST_WORKERS
         assert sum(map(len, names[start:end])) <= _MOST_NAMES
         assert sum(counts[start:end]) <= MOST_FDS if counts else True
+
+
+def test_sending_to_who_does_not_read_ends_in_time(ends: tuple[Channel, Channel]) -> None:
+    link = Link(ends[0], Message.drop)
+    while link.tell(("x" * 10_000,)):
+        pass
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        link.send(("late",), deadline=began + 0.05)
+    assert 0.05 <= time.monotonic() - began < SECONDS
+
+    waiting = threading.Thread(target=link.send, args=(("later",),))
+    waiting.start()
+    seen: list[object] = []
+    while ("later",) not in seen and time.monotonic() < began + SECONDS:
+        with contextlib.suppress(BlockingIOError):
+            seen.append(getattr(ends[1].receive(), "header", None))
+    waiting.join(SECONDS)
+    assert not waiting.is_alive()
+    assert seen[-1] == ("later",)
+
+
+def test_thread_that_was_interrupted_as_the_reader_reads_again(ends: tuple[Channel, Channel]) -> None:
+    link = Link(ends[0], lambda message: came.append(message.header))
+    came: list[object] = []
+    link._reader = threading.get_ident()  # as an interrupt may leave it
+    assert ends[1].send(("it",))
+    assert link.wait_until(lambda: bool(came), time.monotonic() + SECONDS)
+    assert link._reader == 0

@@ -38,8 +38,10 @@ class Message(NamedTuple):
     cut: bool
 
     def take_body(self) -> bytes:
-        """The body, wherever it is; closes the memfd."""
+        """The body, wherever it is; closes the memfd. OSError: it was lost."""
         if self.memfd < 0:
+            if self.cut and not self.body:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return self.body
         try:
             return read_all(self.memfd)

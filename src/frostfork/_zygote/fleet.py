@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -37,6 +38,7 @@ class Fleet:
         self._root: RootHandle | None = None
         self._former: list[Handle] = []
         self._generation = 0
+        self._question = 0  # the number of the last one to the root; an interrupt may leave its answer behind
         self._beginning: Handle | None = None  # not yet ready
         self._starting = threading.RLock()  # held while a zygote is being started
         self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
@@ -102,7 +104,8 @@ class Fleet:
     def _take_over(self, handle: Handle) -> None:
         former, self.current = self.current, handle
         if former is not None:
-            former.link.send(("retire",))
+            if not former.link.tell(("retire",)):
+                _kill(former.link)  # it hangs; its workers go on
             self._former.append(former)
         for each in self._former[:]:
             each.link.drain()
@@ -138,21 +141,30 @@ class Fleet:
     def _ask_root(self, generation: int, deadline: float) -> Handle:
         for _ in range(2):
             root = self._living_root()
-            root.forget(generation)
+            root.forget()
+            self._question += 1
+            question = self._question
             ours, theirs = pair()
-            with theirs:
-                sent = root.link.send(("zygote", generation), None, [theirs.fileno()])
             handle = Handle(generation, ours, self._ask_for_orphan)
-            if sent and root.link.wait_until(lambda: generation in root.said, deadline):  # noqa: B023
-                message = root.said.pop(generation)
-                if message.header[0] == "forked" and message.fds:
-                    handle.pid, handle.link.pidfd = message.header[2], message.fds[0]
-                    return handle
-                handle.link.close()
-                number = message.header[2] if message.header[0] == "refused" else 24
-                raise OSError(number, os.strerror(number)) if number else ZygoteError(message.header[3])
-            handle.link.close()
-            if not root.link.gone:
+            try:
+                with theirs:
+                    asked = "zygote", question, generation
+                    sent = root.link.send(asked, None, [theirs.fileno()], deadline)
+                if sent and root.link.wait_until(lambda: question in root.said, deadline):  # noqa: B023
+                    message = root.said.pop(question)
+                    if message.header[0] == "forked" and message.fds:
+                        handle.pid, handle.link.pidfd = message.header[2], message.fds[0]
+                        return handle
+                    number = message.header[2] if message.header[0] == "refused" else errno.EMFILE
+                    raise OSError(number, os.strerror(number)) if number else ZygoteError(message.header[3])
+            except TimeoutError:
+                break
+            finally:
+                if handle.pid == 0:
+                    handle.link.close()
+            if not sent:  # it closes its files before it is seen to have ended
+                root.link.wait_ended(max(0.0, deadline - time.monotonic()))
+            elif not root.link.gone:
                 break
         raise ZygoteError("the root ended, or did not answer in time, when it was asked for a zygote")
 
@@ -209,7 +221,8 @@ class Fleet:
         for handle in handles:
             for worker in list(handle.workers.values()):
                 worker.kill()
-            handle.link.send(("end",))
+            if not handle.link.tell(("end",)):
+                _kill(handle.link)
         for handle in handles:
             handle.link.wait_until(_never, deadline)
             if not handle.link.gone:
@@ -240,8 +253,7 @@ class Fleet:
         self._root = None
         root.reap()
         root.link.close()
-        for generation in list(root.said):
-            root.forget(generation)
+        root.forget()
 
     def forget(self) -> None:
         """In a fork of the owner: it must hold nothing that tells the others whether the owner lives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import pickle
 import resource
@@ -91,8 +92,11 @@ class Handle:
                 counts = None if portion is None else [len(own) for own in portion]
                 header = ("fork", first + start, list(names[start:end]), counts)
                 flat = [fd for own in portion or () for fd in own]
-                if not self.link.send(header, parcel, flat):
-                    break
+                try:
+                    if not self.link.send(header, parcel, flat, deadline):
+                        break
+                except TimeoutError:
+                    raise ZygoteError(f"the zygote ({self.pid}) did not answer in time") from None
             self.link.wait_until(lambda: all(answer.value is not None for answer in answers), deadline)
             if not self.link.gone and any(answer.value is None for answer in answers):
                 raise ZygoteError(f"the zygote ({self.pid}) did not answer in time")
@@ -107,7 +111,7 @@ class Handle:
         answer = Answer()
         try:
             serial = self._expect([answer])
-            self.link.send(("call", serial), parcel)
+            self.link.send(("call", serial), parcel, deadline=deadline)
         finally:
             parcel.close()
         try:
@@ -118,6 +122,8 @@ class Handle:
             raise
         if answer.value is None:
             raise Gone
+        if isinstance(answer.value, OSError):
+            raise answer.value
         fine, value = pickle.loads(answer.value)  # noqa: S301 - from our own zygote
         if fine:
             return value
@@ -133,19 +139,26 @@ class Handle:
         return first
 
     def _abandon(self, first: int, answers: list[Answer]) -> None:
-        """Nobody will have these workers: they end, those that are forked from now on as well."""
+        """Nobody will have these workers: they end, those that are forked from now on as well.
+
+        One of which the zygote cannot be told, since it does not read, is never let through its gate.
+        """
         for answer in answers:
             answer.abandoned = True
             if isinstance(answer.value, Worker):
                 answer.value.kill()
-        self.link.send(("kill", first, len(answers)))
+        self.link.tell(("kill", first, len(answers)))
 
     # --- what it says
 
     def _take(self, message: Message) -> None:
         kind, *details = message.header
         if kind == "result":
-            self._answers.pop(details[0]).value = message.take_body()
+            answer = self._answers.pop(details[0])
+            try:
+                answer.value = message.take_body()
+            except OSError as lost:
+                answer.value = lost
         elif kind == "worker":
             self._take_worker(message, *details)
         elif kind == "refused":
@@ -169,7 +182,7 @@ class Handle:
         answer = self._answers.pop(serial)
         if len(message.fds) < 2:  # this process may not open more
             close_all(message.fds)
-            self.link.send(("kill", serial, 1))
+            self.link.tell(("kill", serial, 1))
             answer.value = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return
         pidfd, key = message.fds
@@ -198,7 +211,7 @@ class Handle:
         return worker.is_known()
 
     def _adopt(self, worker: Worker, deadline: float | None) -> None:
-        found = self._orphan(worker, time.monotonic() + 5.0 if deadline is None else deadline)
+        found = self._orphan(worker, math.inf if deadline is None else deadline)
         if found is not None:
             for serial, each in list(self.workers.items()):
                 if each is worker:

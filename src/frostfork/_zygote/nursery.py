@@ -196,8 +196,9 @@ class Nursery:
             gate, key = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
             self._refuse(serial, error)
+            self._not_forked(name)
             return
-        pidfd = -1
+        pid = pidfd = -1
         try:
             before = hold()
             try:
@@ -211,6 +212,8 @@ class Nursery:
         except Exception as error:  # the kernel's refusal, or an audit hook's
             os.close(key)
             self._refuse(serial, error)
+            if pid < 0:
+                self._not_forked(name)
             return
         finally:
             os.close(gate)
@@ -221,6 +224,10 @@ class Nursery:
 
         # The owner opens the gate. A key lost on its way closes it for good: the worker ends without having begun.
         self._outbox.put(("worker", serial, pid), b"", [pidfd, key], announced)
+
+    def _not_forked(self, name: str) -> None:
+        with self._foreign_code(show=True):
+            self._template.not_forked(name)
 
     def _refuse(self, serial: int, error: Exception) -> None:
         number = error.errno if isinstance(error, OSError) else None

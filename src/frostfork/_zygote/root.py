@@ -65,19 +65,19 @@ class Root:
         if message is None:
             self._owner_gone()
             return
-        kind, generation = message.header
+        kind, question, generation = message.header
         assert kind == "zygote"
         try:
             if message.cut or not message.fds:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            self._fork_zygote(generation, message.fds[0])
+            self._fork_zygote(question, generation, message.fds[0])
         except Exception as error:
             number = error.errno if isinstance(error, OSError) else None
-            self._outbox.put(("refused", generation, number or 0, str(error)[:1000]))
+            self._outbox.put(("refused", question, number or 0, str(error)[:1000]))
         finally:
             message.drop()
 
-    def _fork_zygote(self, generation: int, control: int) -> None:
+    def _fork_zygote(self, question: int, generation: int, control: int) -> None:
         before = hold()
         try:
             pid = fork()
@@ -91,7 +91,7 @@ class Root:
         except OSError:
             os.kill(pid, signal.SIGKILL)
             raise
-        self._outbox.put(("forked", generation, pid), fds=[pidfd])
+        self._outbox.put(("forked", question, pid), fds=[pidfd])
 
     def _become(self, generation: int, control: int) -> NoReturn:
         """In the zygote."""

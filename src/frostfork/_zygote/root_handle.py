@@ -17,7 +17,7 @@ from frostfork._zygote.worker import Ended
 
 
 class RootHandle:
-    """Its link, and what it said of zygotes that it was asked for: by generation.
+    """Its link, and what it said of zygotes that it was asked for: by the number of the question.
 
     orphan_ended: told of each child of the root's that ended. A bound method, which is not kept alive by this.
     """
@@ -43,10 +43,10 @@ class RootHandle:
         elif kind == "ended" and (tell := self._orphan_ended()) is not None:
             tell(key, ended(*details))
 
-    def forget(self, generation: int) -> None:
-        """An answer that nobody waited for until it came: an interrupt was quicker."""
-        if (late := self.said.pop(generation, None)) is not None:
-            late.drop()
+    def forget(self) -> None:
+        """Answers that nobody waited for until they came: an interrupt was quicker."""
+        while self.said:
+            self.said.popitem()[1].drop()
 
     def reap(self) -> None:
         """Once it has ended; somebody else's waitpid may have been quicker."""

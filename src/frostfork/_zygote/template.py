@@ -25,6 +25,9 @@ class Template:
     def before_fork(self, name: str) -> None:
         """Before a worker is forked. An exception is shown on stderr, and the fork goes on."""
 
+    def not_forked(self, name: str) -> None:
+        """After before_fork, in the place of ended: the worker could not be forked."""
+
     def descriptors(self, name: str) -> Collection[int]:
         """Descriptors of the zygote that the worker about to be forked inherits, beside its own."""
         return ()

@@ -35,11 +35,11 @@ class Worker:
     """A process that was forked by a zygote. It may be dropped: the process goes on, and its Zygote sees it end."""
 
     def __init__(self, handle: Handle, name: str, pid: int, pidfd: int) -> None:
+        self._owner = os.getpid()
+        self._pidfd = pidfd
         self._handle = handle
         self._name = name
         self._pid = pid
-        self._pidfd = pidfd
-        self._owner = os.getpid()
         self._ended: Ended | None = None
         self.given_up_at: float | None = None
 

@@ -115,6 +115,10 @@ class ParsingTemplate(Template):
         journal = self._journals.get(name)
         return () if journal is None else (journal.fileno(),)
 
+    def not_forked(self, name: str) -> None:
+        if (journal := self._journals.pop(name, None)) is not None:
+            journal.close()
+
     def ended(self, name: str, pid: int, code: int) -> None:
         self._expect_no_child()
         journal, known = self._journals.pop(name, None), self._file(name)
