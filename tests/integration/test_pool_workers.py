@@ -460,6 +460,18 @@ def test_the_zygote_may_take_long_to_be_replaced() -> None:
         until(lambda: {each.generation for each in pool.stats().workers} == {2})
 
 
+def test_a_zygote_that_is_stopped_is_replaced() -> None:
+    with ForkPool(1, ready_timeout=1.0) as pool:
+        first = pool.submit(work.pid).result(WAIT)
+        zygote = psutil.Process(first).ppid()
+        os.kill(zygote, signal.SIGSTOP)
+        os.kill(first, signal.SIGKILL)
+        last = pool.submit(work.pid).result(WAIT)
+        assert last != first
+        assert psutil.Process(last).ppid() != zygote
+    assert until(lambda: not psutil.pid_exists(zygote))
+
+
 class SlowTemplate(Template):
     """The second zygote begins slowly."""
 

@@ -44,6 +44,10 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
+class NoAnswer(ZygoteError):
+    """The zygote is there and does not answer: it hangs, or was stopped."""
+
+
 class Handle:
     def __init__(self, generation: int, end: socket.socket, orphan: Callable[[Worker, float], Ended | None]):
         """orphan: how a worker ended whose zygote has gone, asked until the given time at the longest."""
@@ -96,10 +100,10 @@ class Handle:
                     if not self.link.send(header, parcel, flat, deadline):
                         break
                 except TimeoutError:
-                    raise ZygoteError(f"the zygote ({self.pid}) did not answer in time") from None
+                    raise NoAnswer(f"the zygote ({self.pid}) did not answer in time") from None
             self.link.wait_until(lambda: all(answer.value is not None for answer in answers), deadline)
             if not self.link.gone and any(answer.value is None for answer in answers):
-                raise ZygoteError(f"the zygote ({self.pid}) did not answer in time")
+                raise NoAnswer(f"the zygote ({self.pid}) did not answer in time")
         except BaseException:
             self._abandon(first, answers)
             raise

@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from frostfork._core import Board
+from frostfork._zygote.handle import NoAnswer
 from frostfork.errors import FrostforkError
 from frostfork.pool import frames, worker
 from frostfork.pool.breaker import Breaker
@@ -191,9 +192,13 @@ class Crew:
             for _ in names:
                 ends.append(Ends())  # noqa: PERF401 - those that were made are closed if one cannot be
             fds = [each.theirs(self._board.fd) for each in ends]
-            workers = self._zygote.fork_many(
-                len(names), worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
-            )
+            try:
+                workers = self._zygote.fork_many(
+                    len(names), worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
+                )
+            except NoAnswer:
+                self._replace()  # its workers go on; the next ones come from another
+                raise
             while workers:
                 self._add(workers[-1], names[len(workers) - 1], ends[len(workers) - 1])
                 workers.pop()
@@ -205,9 +210,8 @@ class Crew:
 
     def _add(self, forked: Worker, name: str, ends: Ends) -> None:
         limits = self._recycle.limits(self._random)
-        slot = (
-            self._slots.pop()
-        )  # at once: the collector puts slots back meanwhile, and one that two have is chaos
+        # At once: the collector puts slots back meanwhile, and one that two workers have mixes up their tasks.
+        slot = self._slots.pop()
         try:
             self._board.reset(slot)
             hello = plain((self._board_slots, slot, limits, self._baseline, self._start))

@@ -45,6 +45,9 @@ class PoolTemplate(Template):
     def descriptors(self, name: str) -> Collection[int]:
         return self._template.descriptors(name)
 
+    def not_forked(self, name: str) -> None:
+        self._template.not_forked(name)
+
     def in_worker(self, name: str) -> None:
         self._template.in_worker(name)
 
