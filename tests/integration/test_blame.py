@@ -63,7 +63,7 @@ def test_bytes_of_a_bytearray_are_counted_to_the_byte() -> None:
 
     pages, changed = owned(blamed(write), "tables", "bytearray")
     assert changed == 1_000_000
-    assert pages == 733
+    assert pages in (733, 734)  # 732.4, from somewhere in a page on
 
 
 def test_small_buffers_are_told_from_each_other() -> None:

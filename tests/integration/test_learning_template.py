@@ -357,6 +357,7 @@ def test_a_pool_learns_from_its_workers(library: Path) -> None:
     assert seen == [[], [["ffl_a", "ffl_b"]] * 4, False]
 
 
+@pytest.mark.slow
 def test_a_zygote_that_hangs_is_replaced_all_the_same(library: Path) -> None:
     seen = run(
         library,

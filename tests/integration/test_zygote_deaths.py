@@ -213,6 +213,7 @@ def test_zygote_that_dies_in_the_middle_of_a_call() -> None:
         assert zygote.fork(work.code, (4,)).wait(SECONDS).code == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["auto", "exec"])
 def test_forks_while_zygotes_and_roots_are_killed(start: str) -> None:
     """No worker is lost: each that is said to have ended well has done its work."""
@@ -258,6 +259,7 @@ def test_forks_while_zygotes_and_roots_are_killed(start: str) -> None:
         assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
 
 
+@pytest.mark.slow
 def test_close_while_all_are_stopped(watch: Any) -> None:
     zygote = Zygote().start()
     (root,) = psutil.Process().children()

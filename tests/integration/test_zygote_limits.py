@@ -178,6 +178,7 @@ def test_nobody_waits_longer_than_asked_for_a_zygote_that_does_not_read() -> Non
     assert not psutil.pid_exists(root)
 
 
+@pytest.mark.slow
 def test_replacing_a_zygote_that_does_not_read() -> None:
     with Zygote(work.Recorder()) as zygote:
         worker = zygote.fork("signal:pause")
