@@ -368,7 +368,7 @@ def test_where_no_canary_can_be_forked_the_trial_says_so() -> None:
     error, verdicts = run_fresh("""
         import json, os, resource
         import frostfork.canary
-        os.setuid(54322)  # the limit does not bind root, and nobody else is this user
+        os.setuid(100_000 + os.getpid())  # the limit does not bind root, and nobody else is this user
         resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
         with frostfork.canary.Canary().start(["colorsys"]) as trial:
             trial.wait(30)

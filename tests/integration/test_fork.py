@@ -124,7 +124,7 @@ def test_eagain_from_the_process_limit() -> None:
         import errno, os, resource, frostfork
         if os.getuid() == 0:
             os.setgid(54321)
-            os.setuid(54321)  # the limit does not bind root
+            os.setuid(100_000 + os.getpid())  # the limit does not bind root
         resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
         try:
             frostfork.fork()

@@ -93,7 +93,8 @@ def test_workers_are_recycled_for_private_bytes_and_not_for_shared_ones() -> Non
 
 
 def test_unshared_pages_are_counted_where_there_is_a_baseline() -> None:
-    with ForkPool(1, baseline=True) as pool:
+    # In a process that has freed much, what is new for Python may lie on pages that were shared: a fresh one.
+    with ForkPool(1, baseline=True, start="exec") as pool:
         until(lambda: pool.stats().workers and pool.stats().workers[0].unshared_pages is not None)
         pool.submit(work.eat, 64 << 20).result(WAIT)
         until(lambda: (pool.stats().workers[0].private_bytes or 0) > 64 << 20)
