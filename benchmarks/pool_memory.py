@@ -88,13 +88,6 @@ def run(*, quick: bool) -> list[Figure]:
             1.1,
             detail=f"beside a pool of one; private {many[0]['private'] / _MANY / 1e6:.2f} MB a worker",
         ),
-        figure(
-            NAME,
-            "what they add to the memory that the machine uses, by the same",
-            [one["used"] / one["private"] for one in many],
-            None,
-            detail="page tables and what else the kernel keeps of a process are in it",
-        ),
         *(
             figure(
                 NAME,
@@ -166,18 +159,11 @@ def _cpu_seconds(pid: int) -> float:
     )
 
 
-def _used() -> int:
-    """Of the whole machine: page tables and all else that a process needs of the kernel are in it."""
-    memory = psutil.virtual_memory()
-    return memory.total - memory.available
-
-
 def _many() -> dict[str, float]:
     with ForkPool(1, template=LearningTemplate(preload=_IMPORTS)) as pool:
         pool.submit(abs, -1).result(_TIMEOUT)
         _wait_for_all(pool)
         few = _tree_pss(pool)
-    before = _used()
     with ForkPool(_MANY, template=LearningTemplate(preload=_IMPORTS)) as pool:
         for future in [pool.submit(abs, at) for at in range(_MANY * 10)]:
             future.result(_TIMEOUT)
@@ -187,7 +173,6 @@ def _many() -> dict[str, float]:
         time.sleep(_IDLE_SECONDS)
         spent = {pid: (_cpu_seconds(pid) - was) / _IDLE_SECONDS for pid, was in cpu.items()}
         return {
-            "used": _used() - before,
             "pss": _tree_pss(pool) - few,
             "private": sum(_private(each.pid) for each in pool.stats().workers),
             "owner": spent.pop(os.getpid()),
