@@ -40,12 +40,7 @@ _IMPORTS = ("pandas", "pydantic", "sqlalchemy.orm")
 
 
 def missing() -> str:
-    from importlib.util import find_spec
-
-    absent = [name for name in ("pandas", "pydantic", "sqlalchemy") if find_spec(name) is None]
-    if not absent:
-        return ""
-    return f"{NAME}: left out, for {', '.join(absent)} cannot be imported here (locks/demo.txt pins what it needs)."
+    return workload.missing(NAME)
 
 
 def run(*, quick: bool) -> list[Figure]:

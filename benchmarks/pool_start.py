@@ -106,6 +106,10 @@ def _measure_started(pairs: int) -> list[tuple[float, float]]:
         return in_turn(functools.partial(_forks, _WORKERS), functools.partial(_started, zygote), pairs)
 
 
+def _has_more_than(times: list[float], count: int) -> bool:
+    return len(times) > count
+
+
 def _measure_replaced(pairs: int) -> list[tuple[float, float]]:
     """Each task ends its worker; the pool's own hooks tell when one had gone and when the next was ready."""
     ended: list[float] = []
@@ -131,7 +135,7 @@ def _measure_replaced(pairs: int) -> list[tuple[float, float]]:
         for at in range(pairs):
             assert pool.submit(abs, -at).result(_TIMEOUT) == at
             with came:
-                assert came.wait_for(lambda at=at: len(ready) > at + 1, _TIMEOUT)  # type: ignore[misc]
+                assert came.wait_for(functools.partial(_has_more_than, ready, at + 1), _TIMEOUT)
     held = Large()
     held.begin()
     fork = statistics.median(_forks(1) for _ in range(pairs))

@@ -7,6 +7,16 @@ import gc
 from typing import Any
 
 
+def missing(name: str) -> str:
+    """Why the benchmark of this name cannot run here; "" if it can."""
+    from importlib.util import find_spec
+
+    absent = [name for name in ("pandas", "pydantic", "sqlalchemy") if find_spec(name) is None]
+    if not absent:
+        return ""
+    return f"{name}: left out, for {', '.join(absent)} cannot be imported here (locks/demo.txt pins what it needs)."
+
+
 def imports() -> None:
     """What the parent has before it forks."""
     import pandas  # noqa: F401 - imported to be there in the children

@@ -105,7 +105,7 @@ class Heritage:
         if not data or len(data) != size or zlib.crc32(data) != checksum:
             return Estate(Ledger(), {})
         # From our own processes: workers are not given it.
-        ledger_bytes, hot_code, tried = marshal.loads(data)  # noqa: S302
+        ledger_bytes, hot_code, tried = marshal.loads(data)  # noqa: S302 - from a zygote of the same owner
         ledger = codec.from_bytes(ledger_bytes)
         ledger.hot_code.update(hot_code)
         decoded = [(decode(text), mark) for text, mark in tried]

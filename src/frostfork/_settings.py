@@ -28,7 +28,7 @@ def seconds(name: str, value: object, or_none: bool = False) -> None:
 def index(name: str, value: object) -> int:
     """An int, or what can be one, as numpy's are. TypeError, as concurrent.futures has it."""
     try:
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)  # type: ignore[arg-type]  # that is what is asked
     except TypeError:
         raise TypeError(f"{name} must be a whole number, not {value!r}") from None
 

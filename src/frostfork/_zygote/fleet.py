@@ -150,7 +150,7 @@ class Fleet:
                 with theirs:
                     asked = "zygote", question, generation
                     sent = root.link.send(asked, None, [theirs.fileno()], deadline)
-                if sent and root.link.wait_until(lambda: question in root.said, deadline):  # noqa: B023
+                if sent and root.link.wait_until(lambda: question in root.said, deadline):  # noqa: B023 - asked within this turn
                     message = root.said.pop(question)
                     if message.header[0] == "forked" and message.fds:
                         handle.pid, handle.link.pidfd = message.header[2], message.fds[0]

@@ -86,7 +86,7 @@ def _run(birth: Birth) -> object:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    target, arguments = pickle.load(stream)  # noqa: S301
+    target, arguments = pickle.load(stream)  # noqa: S301 - from the owner
     del stream, body
     if isinstance(target, str):
         target = find(target)
