@@ -289,7 +289,12 @@ def test_replacement_begins_anew_and_the_old_zygote_goes_with_its_workers(zygote
 
 @pytest.mark.parametrize(
     ("fail", "said"),
-    [("raise", "the preload is broken"), ("exit", "the template left"), ("die", "ended before it was ready")],
+    [
+        ("raise", "the preload is broken"),
+        ("explain", "the preload is broken\nfor more"),
+        ("exit", "the template left"),
+        ("die", "ended before it was ready"),
+    ],
 )
 @pytest.mark.parametrize("start", ["fork", "exec"])
 def test_start_that_fails_leaves_nothing(start: str, fail: str, said: str) -> None:
