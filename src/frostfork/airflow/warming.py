@@ -96,6 +96,10 @@ class Warming:
         if self._watched >= _WATCHED_RESULTS:
             self._own_code = self._watch.finish()
 
+    def is_settled(self, files: int) -> bool:
+        """Whether all three are done, and every file was parsed again since the last import. files: how many are known."""
+        return self._complete and self._quiet > files
+
     def run_if_due(self) -> None:
         """Before a fork."""
         if self._watched is not None and self._own_code is None:
