@@ -29,6 +29,7 @@ from frostfork._zygote.template import Template
 from frostfork.fork import fork
 
 _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
+_MOST_TEXT = 2000  # characters of an exception's own text
 _ABORTED = 70  # what a worker ends with if not even its end worked
 
 
@@ -52,8 +53,10 @@ class Nursery:
             with self._foreign_code():
                 self._template = self._setup.make_template()
                 self._template.begin()
-        except BaseException:
-            self._outbox.put(("failed",), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:])
+        except BaseException as error:
+            self._outbox.put(
+                ("failed", _said(error)), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:]
+            )
             return
         self._outbox.put(("ready",))
         while not self._over or self._workers or self._ended or self._outbox:
@@ -155,8 +158,7 @@ class Nursery:
             with self._foreign_code():
                 body = pickle.dumps((True, getattr(self._template, method)(*arguments)))
         except BaseException as error:
-            said = "".join(traceback.format_exception_only(type(error), error)).strip()
-            body = pickle.dumps((False, (said, traceback.format_exc())))
+            body = pickle.dumps((False, (_said(error), traceback.format_exc())))
         try:
             self._outbox.put(("result", serial), body)
         except OSError as error:  # no descriptor for a memfd
@@ -263,3 +265,8 @@ class Nursery:
         if status is not None:
             self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))
         self._idle_at = 0.0
+
+
+def _said(error: BaseException) -> str:
+    """Its type and text, with its notes: more than the last line of its traceback, which may be a note's."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip()[:_MOST_TEXT]

@@ -25,6 +25,7 @@ from frostfork.recycle import RecyclePolicy
 from frostfork.zygote import Template, Zygote
 
 T = TypeVar("T")
+_MOST_WORKERS = 1 << 22  # the kernel's PID_MAX_LIMIT
 
 
 class View(Tasks):
@@ -83,6 +84,8 @@ class ForkPool(Tasks):
         max_workers = _settings.index("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        if max_workers > _MOST_WORKERS:
+            raise ValueError(f"max_workers must be {_MOST_WORKERS} at most: Linux has no more processes")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
@@ -115,21 +118,31 @@ class ForkPool(Tasks):
             names = MainNames({}, complete=False)
         self._calls = Calls(names)
         self._zygote = zygote
-        self._engine = engine = Engine()
-        self._crew = Crew(
-            engine,
-            self._zygote,
-            max_workers,
-            name=name,
-            start=beginning,
-            recycle=recycle,
-            refork_after=refork_after,
-            max_unavailable=max_unavailable,
-            ready_timeout=ready_timeout,
-            heartbeat=heartbeat,
-            baseline=baseline,
-            hooks=Hooks(hooks, zygote.close if own else _nothing),
-        )
+        let_go = zygote.close if own else _nothing
+        try:
+            self._engine = engine = Engine()
+            try:
+                self._crew = Crew(
+                    engine,
+                    zygote,
+                    max_workers,
+                    name=name,
+                    start=beginning,
+                    recycle=recycle,
+                    refork_after=refork_after,
+                    max_unavailable=max_unavailable,
+                    ready_timeout=ready_timeout,
+                    heartbeat=heartbeat,
+                    baseline=baseline,
+                    hooks=Hooks(hooks, let_go),
+                )
+            except BaseException:
+                engine.poller.close()
+                os.close(engine.bell)
+                raise
+        except BaseException:  # no descriptor can be had, or no memory
+            let_go()
+            raise
         self._crew.begin()
         self._finalize = weakref.finalize(self, _let_end, self._engine, self._crew)
         self._finalize.atexit = False
