@@ -28,6 +28,7 @@ from frostfork.pool.payload import plain
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
+    from frostfork.pool.outfit import Outfit
     from frostfork.recycle import RecyclePolicy
     from frostfork.zygote import Worker, Zygote
 
@@ -46,7 +47,7 @@ class Crew:
         size: int,
         *,
         name: str,
-        start: bytes,
+        outfit: Outfit,
         recycle: RecyclePolicy,
         refork_after: int | None,
         max_unavailable: int,
@@ -59,7 +60,7 @@ class Crew:
         self._zygote = zygote
         self.size = size
         self._name = name
-        self._start = start
+        self._outfit = outfit
         self._recycle = recycle
         self._refork_after = refork_after
         self._max_unavailable = max_unavailable
@@ -191,7 +192,8 @@ class Crew:
         try:
             for _ in names:
                 ends.append(Ends())  # noqa: PERF401 - those that were made are closed if one cannot be
-            fds = [each.theirs(self._board.fd) for each in ends]
+            told, given = self._outfit.parts()
+            fds = [each.theirs(self._board.fd) + given for each in ends]
             try:
                 workers = self._zygote.fork_many(
                     len(names), worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
@@ -200,7 +202,7 @@ class Crew:
                 self._replace()  # its workers go on; the next ones come from another
                 raise
             while workers:
-                self._add(workers[-1], names[len(workers) - 1], ends[len(workers) - 1])
+                self._add(workers[-1], names[len(workers) - 1], ends[len(workers) - 1], told)
                 workers.pop()
         finally:
             for forked in workers:
@@ -208,13 +210,13 @@ class Crew:
             for each in ends:
                 each.close()
 
-    def _add(self, forked: Worker, name: str, ends: Ends) -> None:
+    def _add(self, forked: Worker, name: str, ends: Ends, told: tuple[bool, bytes]) -> None:
         limits = self._recycle.limits(self._random)
         # At once: the collector puts slots back meanwhile, and one that two workers have mixes up their tasks.
         slot = self._slots.pop()
         try:
             self._board.reset(slot)
-            hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
+            hello = plain((self._board_slots, slot, limits, self._baseline, told))
             link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
         except BaseException:
             self._slots.append(slot)

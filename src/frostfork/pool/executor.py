@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -17,7 +18,8 @@ from frostfork.pool.engine import Engine
 from frostfork.pool.hooks import Hooks
 from frostfork.pool.main_names import MainNames
 from frostfork.pool.options import Options
-from frostfork.pool.payload import Calls, plain
+from frostfork.pool.outfit import Outfit
+from frostfork.pool.payload import Calls
 from frostfork.pool.pool_template import PoolTemplate
 from frostfork.pool.records import PoolStats, WorkerStats
 from frostfork.pool.tasks import Tasks
@@ -102,34 +104,38 @@ class ForkPool(Tasks):
                 "template and start are for the pool's own zygote: one that is given has its own"
             )
         self._options = Options(timeout, hard_timeout, retries).checked()
-        beginning = plain((after_fork, initializer, initargs))
-        own = zygote is None
-        if zygote is None:
-            if start == "auto":
-                start = "fork" if _core.threads() == 1 else "exec"
-            names = MainNames.here()
-            zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
-            names = names if start == "fork" else names.known_to(zygote)
-        else:
-            zygote.start()
-            names = MainNames({}, complete=False)
-        self._calls = Calls(names)
-        self._zygote = zygote
-        self._engine = engine = Engine()
-        self._crew = Crew(
-            engine,
-            self._zygote,
-            max_workers,
-            name=name,
-            start=beginning,
-            recycle=recycle,
-            refork_after=refork_after,
-            max_unavailable=max_unavailable,
-            ready_timeout=ready_timeout,
-            heartbeat=heartbeat,
-            baseline=baseline,
-            hooks=Hooks(hooks, zygote.close if own else _nothing),
-        )
+        with contextlib.ExitStack() as ends:
+            outfit = Outfit(after_fork, initializer, initargs)
+            ends.callback(outfit.close)
+            if zygote is None:
+                if start == "auto":
+                    start = "fork" if _core.threads() == 1 else "exec"
+                outfit.check(start)
+                names = MainNames.here()
+                zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote")
+                ends.callback(zygote.close)
+                zygote.start()
+                names = names if start == "fork" else names.known_to(zygote)
+            else:
+                zygote.start()
+                names = MainNames({}, complete=False)
+            self._calls = Calls(names)
+            self._zygote = zygote
+            self._engine = engine = Engine()
+            self._crew = Crew(
+                engine,
+                zygote,
+                max_workers,
+                name=name,
+                outfit=outfit,
+                recycle=recycle,
+                refork_after=refork_after,
+                max_unavailable=max_unavailable,
+                ready_timeout=ready_timeout,
+                heartbeat=heartbeat,
+                baseline=baseline,
+                hooks=Hooks(hooks, ends.pop_all().close),
+            )
         self._crew.begin()
         self._finalize = weakref.finalize(self, _let_end, self._engine, self._crew)
         self._finalize.atexit = False
@@ -215,10 +221,6 @@ class ForkPool(Tasks):
         raise FrostforkError(
             "a ForkPool cannot be sent to a worker: a task that needs a pool makes one of its own"
         )
-
-
-def _nothing() -> None:
-    pass
 
 
 def _let_end(engine: Engine, crew: Crew) -> None:
