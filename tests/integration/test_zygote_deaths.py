@@ -129,6 +129,49 @@ def test_owner_root_and_zygotes_are_killed_together(watch: Any, start: str) -> N
         assert family.left(5) == []
 
 
+OTHERS = """
+    import json, os, resource, signal, sys, time
+    import psutil
+    from frostfork import Zygote
+    from tests.integration import zygote_work as work
+    start, what = sys.argv[1:]
+    zygote = Zygote(work.Recorder(), start=start).start()
+    if what == "execute":
+        worker = zygote.fork("os:execv", ("/bin/sleep", ["sleep", "600"]))
+        end = time.monotonic() + 30
+        while psutil.Process(worker.pid).name() != "sleep" and time.monotonic() < end:
+            time.sleep(0.005)
+    else:
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        zygote.call("limit", resource.RLIMIT_NPROC, hard)
+        reader, ready = os.pipe()
+        worker = zygote.fork(work.announce_and_sleep, fds=[ready])
+        os.read(reader, 1)
+    root = [child.pid for child in psutil.Process().children()]
+    print(json.dumps([[*root, zygote.pid], worker.pid]), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "exec"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "execute",
+        pytest.param(
+            "be nobody", marks=pytest.mark.skipif(os.getuid() != 0, reason="it cannot become another user")
+        ),
+    ],
+)
+def test_a_worker_that_became_something_else_ends_with_the_others(watch: Any, start: str, what: str) -> None:
+    with owner(OTHERS, start, what) as process:
+        others, worker = said(process)
+        left = watch([worker])
+        for pid in (*others, process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert left.left(5) == []
+
+
 @pytest.mark.parametrize("start", ["fork", "exec"])
 def test_owner_is_killed_and_workers_drain(watch: Any, start: str) -> None:
     with owner(FAMILY, start, "drain", "replaced") as process:

@@ -159,6 +159,11 @@ def announce_and_wait(fds: Sequence[int]) -> None:
     os.read(fds[0], 1)
 
 
+def announce_and_sleep(fds: Sequence[int]) -> None:
+    os.write(fds[0], b"r")
+    time.sleep(600)
+
+
 def raise_error() -> None:
     raise RuntimeError("the target is broken")
 

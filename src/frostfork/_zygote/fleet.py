@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from frostfork._zygote import starting
+from frostfork._zygote import lifeline, starting
 from frostfork._zygote.channel import Parcel, pair
 from frostfork._zygote.handle import Gone, Handle
 from frostfork._zygote.link import Link
@@ -41,7 +41,7 @@ class Fleet:
         self._question = 0  # the number of the last one to the root; an interrupt may leave its answer behind
         self._beginning: Handle | None = None  # not yet ready
         self._starting = threading.RLock()  # held while a zygote is being started
-        self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
+        self._lifeline, self._anchor = lifeline.make()
         _fleets.add(self)
 
     # --- requests
