@@ -181,6 +181,19 @@ def test_a_stopped_worker_is_found_and_replaced(busy: bool) -> None:
         assert [pool.submit(work.double, each).result(WAIT) for each in range(10)] == list(range(0, 20, 2))
 
 
+@pytest.mark.parametrize("why", ["refork", "recycle"])
+def test_a_worker_that_is_stopped_when_it_is_to_end_is_killed_soon(why: str) -> None:
+    recycle = RecyclePolicy(max_tasks=1 if why == "recycle" else None)
+    with ForkPool(1, recycle=recycle) as pool:
+        worker = pool.submit(work.stop_at_exit).result(WAIT)
+        began = time.monotonic()
+        if why == "refork":
+            pool.refork()
+        until(lambda: worker not in pids(pool))
+        assert time.monotonic() - began < 8  # and not 10, or never
+        assert pool.submit(work.pid).result(WAIT) != worker
+
+
 def test_a_long_task_is_no_sign_of_trouble() -> None:
     with ForkPool(1, heartbeat=0.05) as pool:
         assert pool.submit(work.sleep, 0.5).result(WAIT) == 0.5

@@ -21,6 +21,7 @@ from frostfork.pool.collector import Collector
 from frostfork.pool.ending import describe
 from frostfork.pool.ends import Ends
 from frostfork.pool.engine import log
+from frostfork.pool.farewell import END_SECONDS, LOOK_SECONDS, Farewell
 from frostfork.pool.heart import Heart
 from frostfork.pool.hooks import Hooks
 from frostfork.pool.link import Link
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from frostfork.recycle import RecyclePolicy
     from frostfork.zygote import Worker, Zygote
 
-_END_SECONDS = 10.0  # for a worker that was told to end
-_LOOK_SECONDS = 0.5
 _LONG_LIFE_SECONDS = 10.0  # whoever dies idle after this is no sign of a loop
 
 
@@ -68,6 +67,7 @@ class Crew:
         self._baseline = baseline
         self._hooks = hooks
         self._heart = Heart(engine, heartbeat)
+        self._farewell = Farewell(engine)
         self._random = random.Random()  # noqa: S311 - for jitter
         self._numbers = itertools.count(1)
         self._board_slots = 2 * size + 8
@@ -270,8 +270,11 @@ class Crew:
                 return
             there = sum(link.ready and link.retiring is None for link in engine.dispatcher.links)
             room = there - (self.size - self._max_unavailable)
-            for link in self._old[: max(0, room)]:
+            going = self._old[: max(0, room)]
+            for link in going:
                 engine.dispatcher.retire(link, "refork")
+        for link in going:
+            self._farewell.watch(link)
 
     # --- what the collector tells
 
@@ -293,9 +296,7 @@ class Crew:
             self._changed.set()
 
     def retiring(self, link: Link) -> None:
-        if link.ended and not link.watched:
-            link.watched = True
-            self.engine.timers.add(_END_SECONDS, link.kill, "it did not end when told to")
+        self._farewell.watch(link)
         self._changed.set()
 
     def refused(self, link: Link, why: str) -> None:
@@ -324,7 +325,7 @@ class Crew:
     def _finish(self) -> None:
         """Everything is done: end the workers, then the threads."""
         engine = self.engine
-        end = time.monotonic() + _END_SECONDS
+        end = time.monotonic() + END_SECONDS
         while True:
             with engine.lock:
                 links = list(engine.dispatcher.links)
@@ -336,12 +337,12 @@ class Crew:
             for link in links:
                 if late or link.is_stopped():
                     link.kill("it did not end when told to")
-            self._changed.wait(_LOOK_SECONDS)
+            self._changed.wait(LOOK_SECONDS)
             self._changed.clear()
         with contextlib.suppress(Exception):
             self._hooks.close()
         if self._renewal is not None:
-            self._renewal.join(_END_SECONDS)
+            self._renewal.join(END_SECONDS)
         self.collector.stopping = True
         engine.ring()
         self.collector.thread.join()
