@@ -343,3 +343,29 @@ def test_a_zygote_that_is_given_is_started() -> None:
         assert zygote.alive
     finally:
         zygote.close()
+
+
+@pytest.mark.parametrize("start", ["fork", "exec"])
+def test_development_mode_has_nothing_to_say(tmp_path: Path, start: str) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import gc, sys
+            from frostfork import ForkPool
+
+            def collect():
+                return gc.collect() and 0
+
+            if __name__ == "__main__":
+                with ForkPool(2, start=sys.argv[1]) as pool:
+                    assert list(pool.map(abs, range(100))) == list(range(100))
+                    assert pool.submit(collect).result(20) == 0
+            """
+        )
+    )
+    with open(tmp_path / "said", "w+b") as said:
+        command = [sys.executable, "-X", "dev", str(file), start]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=60, check=True)
+        said.seek(0)
+        assert said.read().decode() == ""

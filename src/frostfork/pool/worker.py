@@ -91,6 +91,8 @@ class Worker:
             self._serve()
         except (BrokenPipeError, ConnectionResetError):
             pass  # the owner is gone
+        finally:
+            self._socket.close()
 
     def _interrupted(self, number: int, at: FrameType | None) -> None:
         """Ctrl-C at the terminal reaches workers, too: it is the task's, and nobody's between two tasks."""
