@@ -312,6 +312,10 @@ def test_a_main_module_that_makes_a_pool_when_imported_is_told(tmp_path: Path) -
         ({"retries": 1.5}, "retries is 1.5; allowed are whole numbers from 0"),
         ({"refork_after": 0}, "refork_after is 0; allowed are None and whole numbers from 1"),
         ({"max_unavailable": 0}, "max_unavailable is 0; allowed are whole numbers from 1"),
+        (
+            {"max_unavailable": 2},
+            "max_unavailable is 2; allowed are whole numbers from 1 to max_workers, 1",
+        ),
         ({"ready_timeout": -1}, "ready_timeout is -1; allowed are seconds above 0"),
         ({"heartbeat": 0}, "heartbeat is 0; allowed are seconds above 0"),
         ({"zygote": 3}, "zygote must be of type Zygote or None, not 3"),

@@ -48,7 +48,8 @@ class ForkPool(Tasks):
     max_workers: by default as many as there are CPUs for this process. initializer(*initargs): runs in each worker.
     recycle: when a worker has done enough. timeout, hard_timeout, retries: see with_options().
     refork_after: after so many tasks the zygote is replaced, and all workers by children of the new one, of which at
-    most max_unavailable are missing at a time. ready_timeout: seconds for a worker to get ready.
+    most max_unavailable are missing at a time (no more than max_workers, if that is given).
+    ready_timeout: seconds for a worker to get ready.
     heartbeat: seconds between two looks at whether workers answer; one that does not is killed at the next.
     baseline: workers note their shared pages at birth (10 ns a page), so that stats() has their unshared ones.
     zygote: one to use, which stays open; else the pool has its own, with `template` and `start` as in Zygote.
@@ -80,6 +81,7 @@ class ForkPool(Tasks):
         worker_ready: Callable[[int, str], object] | None = None,
         worker_exit: Callable[[int, str, int | None], object] | None = None,
     ) -> None:
+        has_size = max_workers is not None
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
         max_workers = _settings.index("max_workers", max_workers)
@@ -97,6 +99,10 @@ class ForkPool(Tasks):
         _settings.instance("name", name, str)
         _settings.whole("refork_after", refork_after, 1, or_none=True)
         _settings.whole("max_unavailable", max_unavailable, 1)
+        if has_size and max_unavailable > max_workers:
+            raise ConfigurationError(
+                f"max_unavailable is {max_unavailable}; allowed are whole numbers from 1 to max_workers, {max_workers}"
+            )
         _settings.seconds("ready_timeout", ready_timeout)
         _settings.seconds("heartbeat", heartbeat)
         if zygote is not None and (template is not None or start != "auto"):
