@@ -102,6 +102,13 @@ def test_unshared_pages_are_counted_where_there_is_a_baseline() -> None:
         assert unshared is not None and 0 <= unshared < 8192  # what is new was never shared
 
 
+def test_without_a_baseline_unshared_pages_are_not_known() -> None:
+    with ForkPool(1) as pool:
+        pool.submit(work.eat, 1 << 20).result(WAIT)
+        until(lambda: pool.stats().workers[0].private_bytes is not None)
+        assert pool.stats().workers[0].unshared_pages is None
+
+
 def test_idle_workers_are_recycled_for_their_age() -> None:
     with ForkPool(1, recycle=RecyclePolicy(max_age=0.3), heartbeat=0.05) as pool:
         first = pool.submit(work.pid).result(WAIT)
@@ -152,6 +159,18 @@ def test_a_worker_that_is_to_go_goes_when_its_result_was_waited_for(tmp_path: Pa
         thread.join(WAIT)
         until(lambda: old not in pids(pool) and len(all_idle(pool)) == 2)
         assert {each.generation for each in pool.stats().workers} == {2}
+
+
+def test_refork_tells_the_generation_that_comes() -> None:
+    with ForkPool(1) as pool:
+        assert pool.refork() == 2
+        until(lambda: pool.stats().generation == 2)
+        until(lambda: {each.generation for each in pool.stats().workers} == {2})
+        os.kill(pool._zygote.pid, signal.SIGKILL)
+        coming = pool.refork()
+        assert coming == 3
+        until(lambda: {each.generation >= coming for each in pool.stats().workers} == {True})
+    assert pool.refork() == pool.stats().generation
 
 
 def test_refork_after_so_many_tasks() -> None:

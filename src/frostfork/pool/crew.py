@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from frostfork._core import Board
 from frostfork._zygote.handle import NoAnswer
-from frostfork.errors import FrostforkError
+from frostfork.errors import FrostforkError, ZygoteError
 from frostfork.pool import frames, worker
 from frostfork.pool.breaker import Breaker
 from frostfork.pool.broken import PoolBroken
@@ -110,9 +110,15 @@ class Crew:
         self.engine.watching = True
         self._changed.set()
 
-    def refork(self) -> None:
+    def refork(self) -> int:
+        """The generation that comes next."""
+        try:
+            coming = self._zygote.generation + 1
+        except ZygoteError:  # it is closed
+            return self.generation
         self._refork_asked = True
         self._changed.set()
+        return coming
 
     # --- the crew's thread
 

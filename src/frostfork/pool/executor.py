@@ -203,10 +203,14 @@ class ForkPool(Tasks):
                 crew.died,
             )
 
-    def refork(self) -> None:
-        """Replace the zygote and then, by and by, all workers. It does not wait for that."""
+    def refork(self) -> int:
+        """Replace the zygote and then, by and by, all workers. Returns the number of the generation that is to come.
+
+        It does not wait for that: stats().generation shows when that generation, or a later one, has taken over.
+        If its zygote fails, it is logged, and the number is the next one's. After shutdown() nothing happens.
+        """
         self._engine.check_owner()
-        self._crew.refork()
+        return self._crew.refork()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; end the workers when what was submitted is done. With wait, return after that."""
