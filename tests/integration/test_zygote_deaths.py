@@ -249,6 +249,50 @@ def test_end_of_an_orphan_is_told_by_poll_alone() -> None:
         assert worker.wait(0).code == 0
 
 
+@contextlib.contextmanager
+def another_thread() -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def kill_root(zygote: Zygote) -> None:
+    ends = Watched([zygote.pid, *(child.pid for child in psutil.Process().children())])
+    ends.end()
+
+
+def test_a_root_is_not_forked_from_threads_when_it_was_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even if fork was asked for: when it was, there were none."""
+    monkeypatch.setattr(work, "mark", 7)
+    with Zygote(work.Recorder(), start="fork") as zygote:
+        assert zygote.fork(work.tell_mark).wait(SECONDS).code == 7
+        kill_root(zygote)
+        assert zygote.fork(work.tell_mark).wait(SECONDS).code == 7
+        assert not caplog.records
+        with another_thread():
+            kill_root(zygote)
+            assert zygote.fork(work.tell_mark).wait(SECONDS).code == 0
+        assert [record.name for record in caplog.records] == ["frostfork.zygote"]
+        assert "this process has threads now" in caplog.text
+
+
+def test_a_root_that_can_only_be_forked_is_not_replaced_under_threads() -> None:
+    with Zygote(work.Unpicklable(), start="fork") as zygote:
+        with another_thread():
+            kill_root(zygote)
+            for _ in range(2):
+                with pytest.raises(ZygoteError, match="cannot be pickled"):
+                    zygote.fork(work.code)
+        assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
+
+
 def test_zygote_that_dies_in_the_middle_of_a_call() -> None:
     with Zygote(work.Recorder()) as zygote:
         with pytest.raises(ZygoteError, match="ended before"):

@@ -177,7 +177,8 @@ class Fleet:
             self._let_go(root)
         options = self._options
         setup = Setup(options.name, options.kill, self._lifeline, options.keep_fds, options.template, None)
-        self._root = RootHandle(self.orphan_ended, starting.choose(options.start), setup, options.import_main)
+        how = starting.choose(options.start, again=self._generation > 0)
+        self._root = RootHandle(self.orphan_ended, how, setup, options.import_main)
         return self._root
 
     # --- orphans
