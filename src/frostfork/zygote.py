@@ -236,9 +236,10 @@ class Zygote:
         """Whether the zygote in charge is. If not, the next fork() starts another."""
         self._check_owner()
         fleet = self._fleet
-        return (
-            not self._closed and fleet is not None and fleet.current is not None and fleet.current.is_alive()
-        )
+        if self._closed or fleet is None:
+            return False
+        fleet.tidy()
+        return fleet.current is not None and fleet.current.is_alive()
 
     def _in_charge(self) -> Handle:
         handle = self._running().current

@@ -26,6 +26,7 @@ from frostfork import (
     Zygote,
     _worker,
 )
+from tests.conftest import open_descriptors
 from tests.integration import pool_work as work
 from tests.integration.forking import run_script
 from tests.integration.pool_work import WAIT, until
@@ -171,6 +172,15 @@ def test_refork_tells_the_generation_that_comes() -> None:
         assert coming == 3
         until(lambda: {each.generation >= coming for each in pool.stats().workers} == {True})
     assert pool.refork() == pool.stats().generation
+
+
+def test_a_refork_leaves_no_descriptor_behind() -> None:
+    with ForkPool(1) as pool:
+        until(lambda: all_idle(pool))
+        before = len(open_descriptors())
+        generation = pool.refork()
+        until(lambda: {each.generation for each in pool.stats().workers} == {generation})
+        until(lambda: len(open_descriptors()) == before)
 
 
 def test_refork_after_so_many_tasks() -> None:

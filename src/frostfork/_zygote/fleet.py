@@ -82,6 +82,8 @@ class Fleet:
 
     def in_charge(self) -> Handle:
         """The zygote in charge; another one if that has ended."""
+        if self._former:
+            self.tidy()
         handle = self.current
         if handle is not None and handle.is_alive():
             return handle
@@ -107,11 +109,16 @@ class Fleet:
             if not former.link.tell(("retire",)):
                 _kill(former.link)  # it hangs; its workers go on
             self._former.append(former)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Let go of those that were replaced and have ended. No lock: who holds one may take long."""
         for each in self._former[:]:
             each.link.drain()
             if each.link.gone and not each.workers:
                 each.link.close()
-                self._former.remove(each)
+                with contextlib.suppress(ValueError):  # another thread was quicker
+                    self._former.remove(each)
 
     # --- starting
 

@@ -324,7 +324,15 @@ class Crew:
             said = f"; the end of its standard error:\n{tail}" if tail else ""
             self._failed(f"worker {link.name} (process {link.pid}) {describe(code)} while idle{why}{said}")
         self._hooks.call("worker_exit", link.pid, link.name, code)
+        if link.generation < self.generation:
+            self.engine.timers.add(
+                LOOK_SECONDS, self._look_at_zygotes
+            )  # it may have been the last of its own
         self._changed.set()
+
+    def _look_at_zygotes(self) -> None:
+        with contextlib.suppress(ZygoteError):
+            _ = self._zygote.alive  # it lets go of those that have ended
 
     # --- the end
 
