@@ -39,7 +39,8 @@ class Zygote:
     template: what the zygote does beside forking: see Template.
     start: how the root is started. "fork" is quick, shares what this process has imported, and is allowed only while
         this process has no other thread; "exec" starts a new interpreter, at any time; "auto" is "fork" where that is
-        safe, else "exec". With "exec" the template is pickled.
+        safe, else "exec". With "exec" the template is pickled. A root that was killed is started anew like this, but
+        not by fork from a process that has threads by then.
     on_owner_death: "kill" ends workers at once when this process ends, however it does; "drain" lets them finish.
     keep_fds: descriptors that the zygote and its workers inherit from this process, under the same numbers.
     ready_timeout: seconds until the template has begun.
@@ -244,9 +245,10 @@ class Zygote:
         """Whether the zygote in charge is. If not, the next fork() starts another."""
         self._check_owner()
         fleet = self._fleet
-        return (
-            not self._closed and fleet is not None and fleet.current is not None and fleet.current.is_alive()
-        )
+        if self._closed or fleet is None:
+            return False
+        fleet.tidy()
+        return fleet.current is not None and fleet.current.is_alive()
 
     def _in_charge(self) -> Handle:
         handle = self._running().current

@@ -312,6 +312,10 @@ def test_a_main_module_that_makes_a_pool_when_imported_is_told(tmp_path: Path) -
         ({"retries": 1.5}, "retries is 1.5; allowed are whole numbers from 0"),
         ({"refork_after": 0}, "refork_after is 0; allowed are None and whole numbers from 1"),
         ({"max_unavailable": 0}, "max_unavailable is 0; allowed are whole numbers from 1"),
+        (
+            {"max_unavailable": 2},
+            "max_unavailable is 2; allowed are whole numbers from 1 to max_workers, 1",
+        ),
         ({"ready_timeout": -1}, "ready_timeout is -1; allowed are seconds above 0"),
         ({"heartbeat": 0}, "heartbeat is 0; allowed are seconds above 0"),
         ({"zygote": 3}, "zygote must be of type Zygote or None, not 3"),
@@ -368,3 +372,29 @@ def test_a_module_that_makes_a_pool_while_it_is_imported_is_told(tmp_path: Path)
     assert all(
         each.startswith("AttributeError half was being imported when the pool was made") for each in others
     )
+
+
+@pytest.mark.parametrize("start", ["fork", "exec"])
+def test_development_mode_has_nothing_to_say(tmp_path: Path, start: str) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import gc, sys
+            from frostfork import ForkPool
+
+            def collect():
+                return gc.collect() and 0
+
+            if __name__ == "__main__":
+                with ForkPool(2, start=sys.argv[1]) as pool:
+                    assert list(pool.map(abs, range(100))) == list(range(100))
+                    assert pool.submit(collect).result(20) == 0
+            """
+        )
+    )
+    with open(tmp_path / "said", "w+b") as said:
+        command = [sys.executable, "-X", "dev", str(file), start]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=60, check=True)
+        said.seek(0)
+        assert said.read().decode() == ""

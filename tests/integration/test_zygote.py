@@ -21,6 +21,7 @@ import pytest
 
 import frostfork
 from frostfork import ConfigurationError, Worker, Zygote, ZygoteError
+from tests.conftest import open_descriptors
 from tests.integration import zygote_work as work
 
 SECONDS = 30.0
@@ -338,6 +339,19 @@ def test_replacement_that_fails_leaves_the_old_zygote_in_charge(tmp_path: Path, 
         path.unlink()
         assert zygote.replace() == 2
         assert zygote.fork(work.code, (7,)).wait(SECONDS).code == 7
+
+
+def test_nothing_is_kept_of_a_zygote_that_was_replaced(zygote: Zygote) -> None:
+    before = len(open_descriptors())
+    worker = zygote.fork("signal:pause")
+    zygote.replace()
+    worker.kill()
+    worker.wait(SECONDS)
+    del worker
+    end = time.monotonic() + SECONDS
+    while zygote.alive and len(open_descriptors()) > before and time.monotonic() < end:
+        time.sleep(0.005)
+    assert len(open_descriptors()) == before
 
 
 def test_forks_go_on_while_a_replacement_begins(tmp_path: Path) -> None:
