@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from frostfork.preload import Ledger
 
 # In this order: what moves objects comes before what pins them, and what pins them before what moves their pages.
-STEPS = ("preload", "compact_code", "drain_heap", "immortalize", "collapse", "merge", "freeze")
+STEPS = ("preload", "reserve", "compact_code", "drain_heap", "immortalize", "collapse", "merge", "freeze")
 DEFAULT = tuple(name for name in STEPS if name != "merge")
 
 

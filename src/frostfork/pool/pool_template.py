@@ -10,7 +10,7 @@ from frostfork.warmup import warmup
 from frostfork.zygote import Template
 
 # What is quick, a few hundredths of a second. A template that loads much does more, in its begin().
-_STEPS = ("immortalize", "drain_heap")
+_STEPS = ("reserve", "drain_heap", "immortalize")
 
 
 class PoolTemplate(Template):
