@@ -83,6 +83,7 @@ from frostfork._py cimport (
     ff_hot_set_code,
     ff_hot_start,
     ff_hot_stop,
+    ff_immortal_keep,
     ff_immortal_made,
     ff_immortal_make,
     ff_immortal_supported,
@@ -266,6 +267,11 @@ def immortal_supported():
 def immortalized():
     """Whether immortalize() has been called in this process, or in one that it was forked from."""
     return bool(ff_immortal_made())
+
+
+def immortalize_these(list objects not None):
+    """Make these immortal, and nothing that they refer to. How many were not; 0 where there are no immortal objects."""
+    return ff_immortal_keep(objects)
 
 
 def immortalize(bint afresh=False):

@@ -101,6 +101,10 @@ class ObservedWorkers:
     def __len__(self) -> int:
         return len(self._workers)
 
+    def parts(self) -> tuple[object, ...]:
+        """Itself and what it has until it ends."""
+        return self, self._workers
+
     def expect(self, name: str, *, code: bool) -> ObservedWorker | None:
         """The next worker to be forked, if it is to be observed. OSError if it cannot be."""
         self._next = None

@@ -27,6 +27,7 @@ cdef extern from "py/immortal.h":
     bint ff_immortal_supported()
     bint ff_immortal_made()
     int ff_immortal_make(ff_immortal_t *out, bint afresh) except -1
+    size_t ff_immortal_keep(object objects)
 
 
 cdef extern from "py/hot.h":

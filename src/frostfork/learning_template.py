@@ -194,6 +194,9 @@ class LearningTemplate(Template):
     def succeeded(self) -> None:
         self.learn()
 
+    def parts(self) -> tuple[object, ...]:
+        return (self, self._heritage, *self._observed.parts())
+
     # --- what the owner may ask for
 
     def learn(self) -> int:

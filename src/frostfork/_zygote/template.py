@@ -41,6 +41,10 @@ class Template:
     def succeeded(self) -> None:
         """Before the zygote of the next generation begins: hand over what that is to know. It waits 5 s for this."""
 
+    def parts(self) -> tuple[object, ...]:
+        """Itself, and what it has until it ends and each worker looks at: no worker will write their counts."""
+        return (self,)
+
     def idle(self) -> float | None:
         """When nothing is to do. The seconds until it wants to be called again, if nothing happens meanwhile.
 

@@ -57,6 +57,9 @@ class PoolTemplate(Template):
     def succeeded(self) -> None:
         self._template.succeeded()
 
+    def parts(self) -> tuple[object, ...]:
+        return (self, *self._template.parts())
+
     def idle(self) -> float | None:
         return self._template.idle()
 
