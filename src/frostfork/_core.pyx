@@ -90,6 +90,9 @@ from frostfork._py cimport (
     ff_immortal_t,
     ff_imports_start,
     ff_imports_stop,
+    ff_pool_drain,
+    ff_pool_drain_t,
+    ff_pool_release,
     ff_py_fork,
 )
 
@@ -315,6 +318,7 @@ def report_unraisable(object error, object where):
 
 
 # One each, for there is one heap.
+cdef ff_pool_drain_t _pools
 cdef ff_heap _heap
 
 
@@ -333,6 +337,22 @@ def heap_drain(size_t largest, size_t most):
 def heap_release():
     """Give all of them back."""
     ff_heap_release(&_heap)
+
+
+def pool_drain(size_t most):
+    """Hold free blocks of the pools of Python's own allocator, at most `most` bytes in all; (blocks, bytes)."""
+    check(ff_pool_drain(&_pools, most))
+    return (_pools.blocks, _pools.bytes)
+
+
+def pool_held():
+    """Bytes that are held."""
+    return _pools.bytes
+
+
+def pool_release():
+    """Give all of them back."""
+    ff_pool_release(&_pools)
 
 
 def collapse(int share, int64_t fewest):

@@ -28,6 +28,7 @@ from frostfork._zygote.setup import Setup
 from frostfork._zygote.signals import Waker, hold, release, wait_readable
 from frostfork._zygote.template import Template
 from frostfork.fork import fork, fork_quietly
+from frostfork.steps import drain_pools
 
 _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
 _ABORTED = 70  # what a worker ends with if not even its end worked
@@ -58,6 +59,7 @@ class Nursery:
             self._outbox.put(("failed",), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:])
             return
         _lasting.make_immortal(self._own())
+        drain_pools.again()
         self._outbox.put(("ready",))
         while not self._over or self._workers or self._ended or self._outbox:
             self._turn()
@@ -254,6 +256,7 @@ class Nursery:
     ) -> NoReturn:
         """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
         try:
+            self._template.born(name)
             # By number, all at once: the objects stay as they are, for as long as this frame does. A socket's close()
             # alone would run code on ten pages.
             foreign = (

@@ -32,6 +32,9 @@ class Template:
         """Descriptors of the zygote that the worker about to be forked inherits, beside its own."""
         return ()
 
+    def born(self, name: str) -> None:
+        """First thing in the worker, which still is what the zygote was: all signals wait. An exception is fatal."""
+
     def in_worker(self, name: str) -> None:
         """In the worker, before its target. An exception ends the worker."""
 
