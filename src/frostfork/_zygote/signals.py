@@ -46,6 +46,10 @@ class Waker:
     def fileno(self) -> int:
         return self._reader
 
+    def filenos(self) -> tuple[int, int]:
+        """All that it has open."""
+        return self._reader, self._writer
+
     def listen(self) -> None:
         """Again after foreign code ran, which may have set handlers."""
         for number in _FOR_THE_OWNER:

@@ -53,7 +53,7 @@ class Warming:
         watch: watch_code | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._steps = (*steps, "freeze")
+        self._steps = (*steps, "reserve", "freeze")
         self._ledger = ledger
         self._warmup = run
         self._clock = clock
