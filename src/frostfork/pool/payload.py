@@ -13,7 +13,7 @@ import importlib
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from frostfork._core import Mapping
@@ -129,13 +129,13 @@ class Calls:
 
     def __init__(self, names: MainNames) -> None:
         self._names = names
-        self._known: dict[FunctionType, bytes] = {}
+        self._known: dict[Callable[..., Any], bytes] = {}
 
     def encode(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[bytes | Payload, int]:
         """What is to be sent, and the frame's flags. Raises what pickle raises."""
-        if type(function) is FunctionType and not kwargs:
+        if not kwargs and (type(function) is FunctionType or _is_of_module(function)):
             head = self._known.get(function) or self._add(function)
             if head:
                 buffers: list[pickle.PickleBuffer] = []
@@ -148,7 +148,7 @@ class Calls:
                         return head + data, CALL
         return encode((function, args, kwargs), self._names), 0
 
-    def _add(self, function: FunctionType) -> bytes:
+    def _add(self, function: Callable[..., Any]) -> bytes:
         """b"" for one that goes by value, or whose arguments may."""
         head = b""
         if function.__module__ != "__main__" or not self._names.lack(function):
@@ -162,6 +162,11 @@ class Calls:
             self._known.clear()
         self._known[function] = head
         return head
+
+
+def _is_of_module(function: object) -> bool:
+    """A function in C, and no method of an object, which would go along."""
+    return type(function) is BuiltinFunctionType and type(function.__self__) is ModuleType
 
 
 class Functions:
