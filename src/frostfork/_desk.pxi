@@ -37,8 +37,8 @@ cdef double seconds() noexcept:
 cdef class Desk:
     """The part of a pool's Engine that a round trip needs: a task goes to an idle worker, and its result comes back.
 
-    In C because it was half of the time of one. What is not plain is the subclass's: queue(), settled(),
-    check_waiter(), hear_later(), ring().
+    What is not plain is the subclass's: queue(), settled(), check_waiter(), hear_later(), ring(). In C because the same
+    in Python made a round trip of 10 us 2 to 3 us longer.
     """
 
     cdef readonly object lock
@@ -128,7 +128,7 @@ cdef class Desk:
         return max(0.0, timeout - (seconds() - start))
 
     cdef int brought(self, Line line, int done, uint64_t micros) except -1:
-        if done == 0 or self.pending or self.ahead or self.watching or line.inflight or line.retiring is not None:
+        if not done or self.pending or self.ahead or self.watching or line.inflight or line.retiring is not None:
             self.settled(line, done, micros)
         else:  # the same for the plainest case: a round trip
             with self.lock:

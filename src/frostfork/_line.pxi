@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # The owner's end of a worker's channel, and the tasks that go there: a part of _core.pyx.
 
+# A socket's timeout ends with a tick of the kernel, which may come 10 ms late. Shorter waits are left to a condition.
+cdef enum:
+    LEAST_PATIENCE = 100  # milliseconds
+
 
 cdef class Task:
-    """What a future of a pool consists of, in slots: half of the time of a short task was spent on its attributes.
+    """What a future of a pool consists of, where C finds it without a dict. pool/future.py says how it is used.
 
-    The first six are those of concurrent.futures.Future, whose methods use them. TaskFuture says how they are used.
+    The first six are those of concurrent.futures.Future, whose methods use all but _cond.
     """
 
     cdef public object _state
@@ -263,22 +267,22 @@ cdef class Line(Outlet):
     cdef int lead(self, Task task, int milliseconds, int bell, uint64_t *micros) except -2:
         """Wait here for the result of the task that this worker is to do next, without a detour over another thread.
 
-        -1 if that cannot be now, else how many results have come, in so many microseconds. The epoll set does not look
-        at this socket meanwhile, nor afterwards if nothing is left to come: see arm(). Frames that are no simple results
-        are left to who listens to the bell, an eventfd. Handlers of signals may raise.
+        -1 if that cannot be now, else how many results have come, which took `micros` microseconds. The epoll set does
+        not look at this socket meanwhile, nor afterwards if nothing is left to come: see arm(). Frames that are no
+        simple results are left to who listens to the bell, an eventfd. Handlers of signals may raise.
         """
         cdef ssize_t got
         cdef int done = 0
         if self.handling or self.led or self.backlog is not None or self.outgoing or self.dead:
             return -1
-        if not self.inflight or self.inflight[0] is not task:
+        if not self.inflight or self.inflight[0] is not task or 0 < milliseconds < LEAST_PATIENCE:
             return -1
         self.led = True
         try:
             if self.armed:
                 self.watch(0)
-            if milliseconds != self.patience and milliseconds != 0:
-                # The socket's own timeout: unlike a poll() it costs nothing the next time.
+            if milliseconds != 0 and milliseconds != self.patience:
+                # The socket's own timeout: unlike a poll() before each receive, it is set once and costs nothing then.
                 check(ff_channel_patience(self.fd, milliseconds))
                 self.patience = milliseconds
             got = self.fill(milliseconds != 0)

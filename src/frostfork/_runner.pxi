@@ -5,6 +5,7 @@ cdef uint64_t _forks = 0  # between this process and the first one that had this
 
 
 def count_fork():
+    """For os.register_at_fork(), in the child."""
     global _forks
     _forks += 1
 
@@ -12,8 +13,8 @@ def count_fork():
 cdef class Runner:
     """Runs plain tasks one after the other: a function that goes by name, plain arguments, a result that is one pickle.
 
-    In C because Python took longer for this than most short tasks do. What is not plain is the subclass's: encode(),
-    told(), answer(), after_task(), after_idling().
+    What is not plain is the subclass's: encode(), told(), answer(), after_task(), after_idling(). In C because the same
+    in Python made a round trip of 10 us 1.4 us longer.
     """
 
     cdef readonly Channel channel
@@ -46,7 +47,7 @@ cdef class Runner:
         return self.forks != _forks
 
     def next(self):
-        """Run tasks, and return the first frame that is something else; () if none came for a while, None at the end."""
+        """Run tasks, and return the first frame that is something else; () if none came for a while, None at last."""
         cdef tuple frame
         while True:
             if self.at == len(self.came):

@@ -137,7 +137,7 @@ class Engine(Desk):
         """Mark it cancelled unless a worker has begun it."""
         if self.forked:
             return False
-        if self.lock._is_owned():  # type: ignore[attr-defined]
+        if self.lock._is_owned():
             # See the lock. What is being done is half done, so this waits.
             self.timers.add(0.0, future.cancel)
             self.ring()

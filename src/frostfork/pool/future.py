@@ -27,6 +27,7 @@ class TaskFuture(Task, Future[Any]):
     state and looks for a condition afterwards.
     """
 
+    _cond: threading.Condition | None
     _engine: Engine
     _link: Link | None
     _last: Link | None

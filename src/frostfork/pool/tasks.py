@@ -18,7 +18,7 @@ from frostfork.pool.payload import CALL
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
     from frostfork.pool.options import Options
-    from frostfork.pool.payload import Calls
+    from frostfork.pool.payload import Calls, Payload
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Tasks(Executor):
         engine = self._engine
         if engine.forked:
             engine.check_owner()
-        payload = None if kwargs else self._calls.plain(fn, args)
+        payload: bytes | Payload | None = None if kwargs else self._calls.plain(fn, args)
         flags = CALL
         if payload is None:
             try:
