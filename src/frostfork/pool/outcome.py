@@ -10,7 +10,7 @@ import traceback
 from frostfork.errors import RemoteError
 from frostfork.pool.payload import Payload, decode, encode, plain
 
-_OURS = "frostfork.pool."
+_OURS = ("frostfork.pool.", "frostfork._core")
 
 
 class RemoteTraceback(Exception):

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from frostfork import _settings
 from frostfork.pool.future import TaskFuture
 from frostfork.pool.options import PLAIN
+from frostfork.pool.payload import CALL
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
     from frostfork.pool.options import Options
-    from frostfork.pool.payload import Calls
+    from frostfork.pool.payload import Calls, Payload
 
 T = TypeVar("T")
 
@@ -39,12 +40,15 @@ class Tasks(Executor):
         engine = self._engine
         if engine.forked:
             engine.check_owner()
-        try:
-            payload, flags = self._calls.encode(fn, args, kwargs)
-        except Exception as error:
-            future = TaskFuture(engine, b"", 0)
-            engine.refuse(future, error)
-            return future
+        payload: bytes | Payload | None = None if kwargs else self._calls.plain(fn, args)
+        flags = CALL
+        if payload is None:
+            try:
+                payload, flags = self._calls.encode(fn, args, kwargs)
+            except Exception as error:
+                future = TaskFuture(engine, b"", 0)
+                engine.refuse(future, error)
+                return future
         future = TaskFuture(engine, payload, flags)
         options = self._options
         if options is not PLAIN:
