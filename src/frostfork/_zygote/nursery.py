@@ -114,7 +114,14 @@ class Nursery:
     def _own(self) -> list[object]:
         """What is there as long as this process and its workers are."""
         mine = (self._workers, self._ended, self._setup, self._setup.keep_fds, self._generation)
-        return [self, *mine, *self._channel.parts(), *self._outbox.parts(), self._waker, *self._template.parts()]
+        return [
+            self,
+            *mine,
+            *self._channel.parts(),
+            *self._outbox.parts(),
+            self._waker,
+            *self._template.parts(),
+        ]
 
     # --- the owner's wishes
 

@@ -82,8 +82,6 @@ class Worker(Runner):
             self._serve()
         except (BrokenPipeError, ConnectionResetError):
             pass  # the owner is gone
-        finally:
-            self._socket.close()
 
     def _interrupted(self, number: int, at: FrameType | None) -> None:
         """Ctrl-C at the terminal reaches workers, too: it is the task's, and nobody's between two tasks."""
