@@ -26,6 +26,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from frostfork._os cimport (
     FF_CHANNEL_FDS,
     FF_KINDS,
+    c_bool,
     ff_baseline,
     ff_baseline_compare,
     ff_baseline_fini,
