@@ -52,6 +52,7 @@ from frostfork._os cimport (
     ff_channel_send,
     ff_counts,
     ff_counts_take,
+    ff_descriptors_of_library,
     ff_descriptors_release,
     FF_HEAP_NAME,
     ff_heap,
@@ -424,6 +425,11 @@ def release_descriptors(tuple kept not None, tuple closed not None):
         check(ff_descriptors_release(numbers, count, numbers + count, closing))
     finally:
         PyMem_Free(numbers)
+
+
+def is_of_library(int fd):
+    """Whether this is the file of a loaded library, open for reading: libffi's, which it needs in every process."""
+    return bool(ff_descriptors_of_library(fd))
 
 
 def environment_sum():

@@ -102,6 +102,7 @@ cdef extern from "os/huge.h" nogil:
 
 cdef extern from "os/descriptors.h" nogil:
     int ff_descriptors_release(int *kept, size_t kept_count, int *closed, size_t closed_count)
+    bint ff_descriptors_of_library(int fd)
 
 
 cdef extern from "os/process.h" nogil:
