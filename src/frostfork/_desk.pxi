@@ -99,7 +99,7 @@ cdef class Desk:
             self.unheard = line
         return 0
 
-    cdef object bring(self, Task task, timeout):
+    def bring(self, Task task, timeout):
         """Wait for the task's end in its worker's own socket, if that can be. What is left of the timeout.
 
         The task may have no result then.

@@ -40,20 +40,6 @@ cdef class Task:
         self._payload = payload
         self._flags = flags
 
-    def result(self, timeout=None):
-        """As Future.result(), which the subclass has as wait_result()."""
-        if self._state == "PENDING":
-            timeout = (<Desk?> self._engine).bring(self, timeout)
-        if self._state == "FINISHED" and self._exception is None:
-            return self._result
-        return self.wait_result(timeout)
-
-    def exception(self, timeout=None):
-        """As Future.exception(), which the subclass has as wait_exception()."""
-        if self._state == "PENDING":
-            timeout = (<Desk?> self._engine).bring(self, timeout)
-        return self.wait_exception(timeout)
-
 
 cdef class Line(Outlet):
     """The owner's end of a worker's channel: what is on its way there, and the results that come back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any
 
 from frostfork._core import Task
@@ -53,8 +53,17 @@ class TaskFuture(Task, Future[Any]):
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]
 
-    wait_result = Future.result
-    wait_exception = Future.exception
+    def result(self, timeout: float | None = None) -> Any:
+        if self._state is PENDING:
+            timeout = self._engine.bring(self, timeout)
+        if self._state is FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if self._state is PENDING:
+            timeout = self._engine.bring(self, timeout)
+        return super().exception(timeout)
 
     @property
     def record(self) -> TaskRecord | None:
