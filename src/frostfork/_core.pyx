@@ -21,7 +21,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.function cimport PyFunction_Check
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.pythread cimport PyThread_get_thread_ident
 
 from frostfork._os cimport (
     FF_CHANNEL_FDS,
@@ -417,6 +416,7 @@ def libraries_loaded():
 
 
 include "_board.pxi"
+include "_mutex.pxi"
 include "_channel.pxi"
 include "_outlet.pxi"
 include "_line.pxi"

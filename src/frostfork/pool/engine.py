@@ -68,9 +68,9 @@ class Engine(Desk):
     """What the threads of a pool share. `lock` is held for short; no future ends and no user's code runs under it."""
 
     def __init__(self) -> None:
-        # Not a plain lock: a collection of garbage may come in the middle of what is done under it, and end a
+        # Its lock is no plain one: a collection of garbage may come in the middle of what is done under it, and end a
         # generator of map(), which cancels its futures. So may a signal handler that calls shutdown().
-        super().__init__(threading.RLock())
+        super().__init__()
         self.owner = os.getpid()
         _engines.add(self)
         self.dispatcher = Dispatcher(self)
@@ -137,7 +137,7 @@ class Engine(Desk):
         """Mark it cancelled unless a worker has begun it."""
         if self.forked:
             return False
-        if self.lock._is_owned():
+        if self.lock.is_mine:
             # See the lock. What is being done is half done, so this waits.
             self.timers.add(0.0, future.cancel)
             self.ring()
