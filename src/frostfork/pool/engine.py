@@ -76,7 +76,6 @@ class Engine(Desk):
         self.dispatcher = Dispatcher(self)
         self.timers = Timers()
         self.poller = select.epoll()
-        self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.deadlines = Deadlines(self)
         self.broken: PoolBroken | None = None
