@@ -7,6 +7,7 @@ import gc
 import os
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.limits cimport INT_MAX
 from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
 from libc.errno cimport ENOBUFS as errno_ENOBUFS, ENOMEM as errno_ENOMEM, EPIPE as errno_EPIPE, errno as c_errno
 from libc.string cimport memcmp, memcpy

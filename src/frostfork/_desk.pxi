@@ -34,6 +34,13 @@ cdef double seconds() noexcept:
     return now.tv_sec + now.tv_nsec / 1e9
 
 
+cdef int whole_milliseconds(double seconds) noexcept:
+    """0 for a time that is over, and for no number."""
+    if not seconds > 0:
+        return 0
+    return <int> (seconds * 1000) if seconds < INT_MAX / 1000 else INT_MAX
+
+
 cdef class Desk:
     """The part of a pool's Engine that a round trip needs: a task goes to an idle worker, and its result comes back.
 
@@ -114,8 +121,8 @@ cdef class Desk:
         if line is None or task._cond is not None:
             return timeout
         if timeout is not None:
-            milliseconds = max(0, min(int(timeout * 1000), 2**31 - 1))
             start = seconds()
+            milliseconds = whole_milliseconds(timeout)
         try:
             done = line.lead(task, milliseconds, self.bell, &micros)
             if done >= 0:

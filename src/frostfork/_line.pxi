@@ -27,13 +27,14 @@ cdef class Task:
     cdef public uint32_t _number
     cdef public uint32_t _micros
     cdef public int _flags
-    cdef public int _retries
-    cdef public int _attempts
+    cdef public Py_ssize_t _attempts
+    cdef public object _retries  # any number: for ever may be a large one
 
     def __cinit__(self):
         self._state = "PENDING"
         self._waiters = self._done_callbacks = ()
         self._attempts = 1
+        self._retries = 0
 
     def __init__(self, engine, payload, int flags=0):
         self._engine = engine
@@ -130,7 +131,7 @@ cdef class Line(Outlet):
         head = frame_head(0, FRAME_TASK, flags, 0, self.sent + 1, 0)
         if task._timeout is not None:
             head.kind = FRAME_TIMED_TASK
-            head.extra = max(1, int(task._timeout * 1000))
+            head.extra = max(1, int(min(task._timeout * 1000, 0xFFFFFFFF)))
         self.sent += 1
         task._number = self.sent
         task._link = self
