@@ -87,12 +87,16 @@ from frostfork._py cimport (
     ff_hot_set_code,
     ff_hot_start,
     ff_hot_stop,
+    ff_immortal_keep,
     ff_immortal_made,
     ff_immortal_make,
     ff_immortal_supported,
     ff_immortal_t,
     ff_imports_start,
     ff_imports_stop,
+    ff_pool_drain,
+    ff_pool_drain_t,
+    ff_pool_release,
     ff_py_fork,
 )
 
@@ -275,6 +279,11 @@ def immortalized():
     return bool(ff_immortal_made())
 
 
+def immortalize_these(list objects not None):
+    """Make these immortal, and nothing that they refer to. How many were not; 0 where there are no immortal objects."""
+    return ff_immortal_keep(objects)
+
+
 def immortalize(bint afresh=False):
     """Make immortal what modules reach, or what of it is new: (objects, bytes, left_alone, hashed, versions)."""
     cdef ff_immortal_t done
@@ -316,6 +325,7 @@ def report_unraisable(object error, object where):
 
 
 # One each, for there is one heap.
+cdef ff_pool_drain_t _pools
 cdef ff_heap _heap
 
 
@@ -334,6 +344,22 @@ def heap_drain(size_t largest, size_t most):
 def heap_release():
     """Give all of them back."""
     ff_heap_release(&_heap)
+
+
+def pool_drain(size_t most):
+    """Hold free blocks of the pools of Python's own allocator, at most `most` bytes in all; (blocks, bytes)."""
+    check(ff_pool_drain(&_pools, most))
+    return (_pools.blocks, _pools.bytes)
+
+
+def pool_held():
+    """Bytes that are held."""
+    return _pools.bytes
+
+
+def pool_release():
+    """Give all of them back."""
+    ff_pool_release(&_pools)
 
 
 def collapse(int share, int64_t fewest):

@@ -74,14 +74,14 @@ def encode(value: object, names: MainNames | None = None) -> bytes | Payload:
     try:
         data = pickle.dumps(value, 5, buffer_callback=buffers.append)
     except (pickle.PicklingError, AttributeError, TypeError):
-        cloudpickle = _cloudpickle()
+        cloudpickle = find_cloudpickle()
         if cloudpickle is None:
             raise
         buffers.clear()
         data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
     else:
         if names is not None and b"__main__" in data and (strange := _find_strange(value, names)):
-            cloudpickle = _cloudpickle()
+            cloudpickle = find_cloudpickle()
             if cloudpickle is not None:
                 buffers.clear()
                 data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -224,7 +224,7 @@ def plain(value: object) -> bytes:
     try:
         return pickle.dumps(value, 5)
     except (pickle.PicklingError, AttributeError, TypeError):
-        cloudpickle = _cloudpickle()
+        cloudpickle = find_cloudpickle()
         if cloudpickle is None:
             raise
         data: bytes = cloudpickle.dumps(value, 5)
@@ -252,7 +252,7 @@ def _write(fd: int, pieces: list[Any]) -> None:
 _found: list[ModuleType | None] = []
 
 
-def _cloudpickle() -> ModuleType | None:
+def find_cloudpickle() -> ModuleType | None:
     if not _found:
         module = None
         with contextlib.suppress(ImportError):

@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from frostfork import _settings
 from frostfork.pool.future import TaskFuture
 from frostfork.pool.options import PLAIN
 from frostfork.pool.payload import CALL
@@ -64,12 +65,15 @@ class Tasks(Executor):
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """As concurrent.futures' process pools have it. buffersize: no more than so many chunks are submitted ahead."""
+        chunksize = _settings.index("chunksize", chunksize)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
+        if timeout is not None and not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be None or seconds, not {timeout!r}")
         end = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables)  # noqa: B905 - ends with the shortest, as Executor.map does
         chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())

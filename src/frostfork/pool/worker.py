@@ -16,6 +16,7 @@ from frostfork.pool import frames
 from frostfork.pool.alarm import Alarm
 from frostfork.pool.meter import Meter
 from frostfork.pool.outcome import encode_error
+from frostfork.pool.outfit import unpack
 from frostfork.pool.payload import CALL, Functions, Payload, decode, encode, frame, plain
 from frostfork.recycle import Limits
 
@@ -27,8 +28,8 @@ _INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
 
 
 def main(fds: Sequence[int]) -> None:
-    """The life of a worker, in its own process. fds: its socket, the board, its standard error."""
-    sock, board, stderr = fds
+    """The life of a worker, in its own process. fds: its socket, the board, its standard error, and its outfit's."""
+    sock, board, stderr, *given = fds
     os.dup2(stderr, 2)
     os.close(stderr)
     channel = Channel(sock)
@@ -38,7 +39,7 @@ def main(fds: Sequence[int]) -> None:
     slots, slot, limits, baseline, start = pickle.loads(hello)  # noqa: S301 - from our own kind
     mapped = Board(slots, board)
     os.close(board)
-    Worker(channel, mapped, slot, limits).run(start, baseline)
+    Worker(channel, mapped, slot, limits).run(start, given, baseline)
 
 
 def _first(channel: Channel) -> bytes | None:
@@ -72,10 +73,10 @@ class Worker(Runner):
         self._alarm = Alarm()
         self._meter = Meter(board, slot, limits.private_bytes)
 
-    def run(self, start: bytes, baseline: bool) -> None:
+    def run(self, start: tuple[bool, bytes], given: list[int], baseline: bool) -> None:
         signal.signal(signal.SIGINT, self._interrupted)
         try:
-            self._prepare(start)
+            self._prepare(start, given)
             self._meter.begin(baseline)
             self.channel.send(frames.READY, 0, b"")
             self._serve()
@@ -87,10 +88,10 @@ class Worker(Runner):
         if self.in_task:
             raise KeyboardInterrupt
 
-    def _prepare(self, start: bytes) -> None:
+    def _prepare(self, start: tuple[bool, bytes], given: list[int]) -> None:
         self.in_task = True
         try:
-            after_fork, initializer, args = pickle.loads(start)  # noqa: S301 - from our own kind
+            after_fork, initializer, args = unpack(start, given)
             if after_fork is not None:
                 after_fork()
             if initializer is not None:
