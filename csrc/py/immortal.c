@@ -276,9 +276,26 @@ int ff_immortal_make(struct ff_immortal *out, bool afresh) {
   return -1;
 }
 
+size_t ff_immortal_keep(PyObject *objects) {
+  size_t made = 0;
+  bool debug = PySys_GetObject("gettotalrefcount") != NULL;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(objects); i++) {
+    PyObject *object = PyList_GET_ITEM(objects, i);
+    if (_Py_IsImmortal(object) || (debug && PyUnicode_Check(object))) continue;
+    FF_PY_MAKE_IMMORTAL(object);
+    made++;
+  }
+  return made;
+}
+
 #else
 
 bool ff_immortal_supported(void) { return false; }
+
+size_t ff_immortal_keep(PyObject *objects) {
+  (void)objects;
+  return 0;
+}
 
 bool ff_immortal_made(void) { return false; }
 

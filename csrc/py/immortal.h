@@ -29,4 +29,8 @@ bool ff_immortal_made(void);
 // become included. Returns 0, or -1 with an exception set; an object that is immortal by then stays so.
 int ff_immortal_make(struct ff_immortal *out, bool afresh);
 
+// Make these objects of a list immortal, whatever they are, and nothing that they refer to. The caller knows that they
+// live as long as the process. Returns how many were not before; 0 where there are no immortal objects.
+size_t ff_immortal_keep(PyObject *objects);
+
 #endif

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "py/version.h"
+
 // Of 64-bit builds since 3.10: struct pool_header in Include/internal/pycore_obmalloc.h, unchanged up to 3.14.
 enum { FF_POOL_SIZE = 16384, FF_POOL_HEADER = 48, FF_POOL_ALIGNMENT = 16, FF_POOL_CLASSES = 32 };
 
@@ -30,5 +32,16 @@ struct ff_pool {
 
 // Looks at the pool that this address would be in, unless that was the last one looked at.
 void ff_pool_look(struct ff_pool *pool, uintptr_t address);
+
+// Caller-owned; {0} before the first drain.
+struct ff_pool_drain {
+  void *first;
+  size_t blocks, bytes;
+};
+
+// Gives back what is held, then holds the free blocks of all pools that have some in use, up to `most` bytes. 0;
+// -ENOTSUP where small objects are not pymalloc's, -ENOMEM. Needs the GIL.
+int ff_pool_drain(struct ff_pool_drain *drain, size_t most);
+void ff_pool_release(struct ff_pool_drain *drain);
 
 #endif

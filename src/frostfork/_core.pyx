@@ -9,16 +9,19 @@ import os
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
 from libc.errno cimport ENOBUFS as errno_ENOBUFS, ENOMEM as errno_ENOMEM, EPIPE as errno_EPIPE, errno as c_errno
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, dup
 
-from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, POLLIN, epoll_ctl, epoll_event, eventfd_write, poll, pollfd
+from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, epoll_ctl, epoll_event, eventfd_write
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.function cimport PyFunction_Check
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.pythread cimport PyThread_get_thread_ident
 
 from frostfork._os cimport (
     FF_CHANNEL_FDS,
@@ -43,6 +46,7 @@ from frostfork._os cimport (
     ff_board_reset,
     ff_board_view,
     ff_board_withdraw,
+    ff_channel_patience,
     ff_channel_receive,
     ff_channel_send,
     ff_counts,
@@ -83,14 +87,21 @@ from frostfork._py cimport (
     ff_hot_set_code,
     ff_hot_start,
     ff_hot_stop,
+    ff_immortal_keep,
     ff_immortal_made,
     ff_immortal_make,
     ff_immortal_supported,
     ff_immortal_t,
     ff_imports_start,
     ff_imports_stop,
+    ff_pool_drain,
+    ff_pool_drain_t,
+    ff_pool_release,
     ff_py_fork,
 )
+
+cdef extern from "Python.h":
+    bint PyCFunction_Check(object)
 
 # Bound once: a test that puts a mock in the place of gc.freeze must not change what a fork does.
 cdef object _freeze = gc.freeze
@@ -268,6 +279,11 @@ def immortalized():
     return bool(ff_immortal_made())
 
 
+def immortalize_these(list objects not None):
+    """Make these immortal, and nothing that they refer to. How many were not; 0 where there are no immortal objects."""
+    return ff_immortal_keep(objects)
+
+
 def immortalize(bint afresh=False):
     """Make immortal what modules reach, or what of it is new: (objects, bytes, left_alone, hashed, versions)."""
     cdef ff_immortal_t done
@@ -309,6 +325,7 @@ def report_unraisable(object error, object where):
 
 
 # One each, for there is one heap.
+cdef ff_pool_drain_t _pools
 cdef ff_heap _heap
 
 
@@ -327,6 +344,22 @@ def heap_drain(size_t largest, size_t most):
 def heap_release():
     """Give all of them back."""
     ff_heap_release(&_heap)
+
+
+def pool_drain(size_t most):
+    """Hold free blocks of the pools of Python's own allocator, at most `most` bytes in all; (blocks, bytes)."""
+    check(ff_pool_drain(&_pools, most))
+    return (_pools.blocks, _pools.bytes)
+
+
+def pool_held():
+    """Bytes that are held."""
+    return _pools.bytes
+
+
+def pool_release():
+    """Give all of them back."""
+    ff_pool_release(&_pools)
 
 
 def collapse(int share, int64_t fewest):
@@ -411,3 +444,7 @@ def libraries_loaded():
 
 include "_board.pxi"
 include "_channel.pxi"
+include "_outlet.pxi"
+include "_line.pxi"
+include "_desk.pxi"
+include "_runner.pxi"

@@ -79,8 +79,28 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+_settled_exits = -1
+
+
+def settle() -> None:
+    """In a zygote, after foreign code: what each worker would do with what that registered, done once.
+
+    A zygote ends by os._exit and runs none of its exit functions, so it has the worker's.
+    """
+    global _settled_exits
+    if atexit._ncallbacks() == _settled_exits:
+        return
+    _settled_exits = -1
+    _exit_functions()
+    if (finalize := getattr(sys.modules.get("weakref"), "finalize", None)) is not None:
+        finalize._registered_with_atexit = False
+    _settled_exits = atexit._ncallbacks()
+
+
 def _exit_functions() -> None:
     """The parent's are its own. Libraries register theirs once, when they are imported: a worker needs them as well."""
+    if atexit._ncallbacks() == _settled_exits:
+        return
     atexit._clear()
     if _end.is_prepared():
         atexit.register(_end.go_last)
@@ -92,9 +112,11 @@ def _exit_functions() -> None:
 def _finalizers() -> None:
     """weakref.finalize: those of TemporaryDirectory, which would take the parent's folder away, and of others."""
     if (finalize := getattr(sys.modules.get("weakref"), "finalize", None)) is not None:
-        _held.append(finalize._registry)
-        finalize._registry = {}
-        finalize._registered_with_atexit = False
+        if finalize._registry:
+            _held.append(finalize._registry)
+            finalize._registry = {}
+        if finalize._registered_with_atexit:
+            finalize._registered_with_atexit = False
 
 
 def _threads() -> None:

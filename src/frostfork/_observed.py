@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -14,6 +15,11 @@ from frostfork.journal import Journal
 from frostfork.observe import Observation, watch_code
 
 _SECONDS_TO_BEGIN = 60.0
+_AT_FORK = (
+    ("threading", "_after_fork"),
+    ("logging", "_after_at_fork_child_reinit_locks"),
+    ("random", "seed"),
+)
 
 
 class ObservedWorker:
@@ -30,13 +36,22 @@ class ObservedWorker:
 
     # --- in the worker
 
+    def note_code(self) -> None:
+        """From the beginning: what runs before the first task runs in each worker. So do the at-fork hooks, which have
+        run by now; those of Python's own libraries do no harm in a process that has just been forked.
+        """
+        if not self.notes_code:
+            return
+        self.notes_code = self._watch.start()
+        for module, hook in _AT_FORK:
+            if (again := getattr(sys.modules.get(module), hook, None)) is not None:
+                again()
+
     def observe(self, pid: int) -> None:
         """Until it ends. OSError or RuntimeError if that cannot be."""
         # The same as observe() does, in half the pages: a worker that does nothing is to cost next to nothing.
         os.write(self.journal.fileno(), b"worker\0%d\0" % pid)
         _core.imports_start(self.journal.fileno())
-        if self.notes_code:
-            self.notes_code = self._watch.start()
         atexit.register(self._finish)
 
     def _finish(self) -> None:
@@ -100,6 +115,10 @@ class ObservedWorkers:
 
     def __len__(self) -> int:
         return len(self._workers)
+
+    def parts(self) -> tuple[object, ...]:
+        """Itself and what it has until it ends."""
+        return self, self._workers
 
     def expect(self, name: str, *, code: bool) -> ObservedWorker | None:
         """The next worker to be forked, if it is to be observed. OSError if it cannot be."""

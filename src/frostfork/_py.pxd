@@ -27,6 +27,7 @@ cdef extern from "py/immortal.h":
     bint ff_immortal_supported()
     bint ff_immortal_made()
     int ff_immortal_make(ff_immortal_t *out, bint afresh) except -1
+    size_t ff_immortal_keep(object objects)
 
 
 cdef extern from "py/hot.h":
@@ -39,3 +40,13 @@ cdef extern from "py/hot.h":
 
 cdef extern from "py/blame.h":
     object ff_blame_judge(const ff_witness_findings *findings, object tracked, Py_ssize_t frozen)
+
+
+cdef extern from "py/pool.h":
+    ctypedef struct ff_pool_drain_t "struct ff_pool_drain":
+        void *first
+        size_t blocks
+        size_t bytes
+
+    int ff_pool_drain(ff_pool_drain_t *drain, size_t most)
+    void ff_pool_release(ff_pool_drain_t *drain)

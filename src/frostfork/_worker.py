@@ -60,8 +60,10 @@ def identity() -> Identity | None:
     return _state.identity
 
 
-def become_worker(name: str, generation: int, keep: Collection[int]) -> None:
+def become_worker(name: str, generation: int, keep: Collection[int], drop: Collection[int] = ()) -> None:
     """First thing in a worker, with all signals still blocked. keep: descriptors, beside 0 to 2.
+
+    drop: those that are closed for good, since no object that is left will close them.
 
     Signals do what they do by default, SIGINT raises KeyboardInterrupt, what the owner ignored is ignored, and none is
     blocked. sys.stdin, stdout and stderr are the zygote's, which has flushed them before the fork.
@@ -70,7 +72,7 @@ def become_worker(name: str, generation: int, keep: Collection[int]) -> None:
     if _signal.SIGINT not in (_state.ignored or ()):
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _state.ignored = None  # a zygote of its own would have other ones
-    _become(Identity(name, generation), keep)
+    _become(Identity(name, generation), keep, drop)
     disposable.clear()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
@@ -101,9 +103,9 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def _become(who: Identity, keep: Collection[int]) -> None:
+def _become(who: Identity, keep: Collection[int], drop: Collection[int] = ()) -> None:
     _signal.set_wakeup_fd(-1)
-    _core.release_descriptors((*keep, *kept, *_inherited.descriptors()), tuple(disposable))
+    _core.release_descriptors((*keep, *kept, *_inherited.descriptors()), (*disposable, *drop))
     _inherited.disown(str(who))
     _name(who)
     gc.enable()

@@ -77,6 +77,13 @@ def _fork(freeze: bool, baseline: bool) -> int:
     return pid
 
 
+def fork_quietly() -> int:
+    """fork() for a process that forks often and knows its threads: nobody looks at each of them for a warning."""
+    _end.prepare()
+    pid, _ = _core.fork(True, None)
+    return pid
+
+
 def child_baseline() -> Baseline:
     """The baseline taken in this process when it was forked. Raises BaselineError where there is none."""
     mine = _state.child_pid == os.getpid()

@@ -20,6 +20,7 @@ from frostfork._memory import Memory, uncount
 from frostfork._observed import ObservedWorker, ObservedWorkers
 from frostfork._worker import disposable
 from frostfork._zygote.life import find
+from frostfork._zygote.own_code import own_code
 from frostfork.canary import Canary
 from frostfork.distributions import find_installed
 from frostfork.errors import ConfigurationError
@@ -156,6 +157,10 @@ class LearningTemplate(Template):
         if (expected := self._observed.expected_was_not_forked()) is not None:
             self._code_workers += expected.notes_code
 
+    def born(self, name: str) -> None:
+        if self._observed.expected is not None:
+            self._observed.expected.note_code()
+
     def in_worker(self, name: str) -> None:
         self._heritage.close()
         if self._observed.expected is not None:
@@ -193,6 +198,9 @@ class LearningTemplate(Template):
 
     def succeeded(self) -> None:
         self.learn()
+
+    def parts(self) -> tuple[object, ...]:
+        return (self, self._heritage, *self._observed.parts())
 
     # --- what the owner may ask for
 
@@ -295,6 +303,9 @@ class LearningTemplate(Template):
         self._imported = False
         self._functions = len(self._preloader.ledger.hot_code)
         if self._steps:
+            if self._functions:
+                for code in own_code():
+                    self._preloader.ledger.hot_code.setdefault(code, 0)  # behind what workers run
             report = warmup(self._preloader.ledger, steps=self._steps)
             self._warmups.append(report)
             log.debug("frostfork warmed up a zygote: %s", report)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from frostfork.preload import Ledger
 
 # In this order: what moves objects comes before what pins them, and what pins them before what moves their pages.
-STEPS = ("preload", "compact_code", "drain_heap", "immortalize", "collapse", "merge", "freeze")
+STEPS = (
+    *("preload", "reserve", "compact_code", "drain_heap", "immortalize", "collapse", "merge"),
+    *("freeze", "drain_pools"),
+)
 DEFAULT = tuple(name for name in STEPS if name != "merge")
 
 
@@ -41,17 +44,21 @@ def warmup(
     for name in chosen:
         if name not in STEPS:
             raise ConfigurationError(f"{name!r} is no step of a warmup; the steps are {', '.join(STEPS)}.")
-    if "drain_heap" in chosen:
-        _give_back()
+    _give_back(chosen)
     _end.prepare()
     return report.WarmupReport({name: _run(name, ledger, strict, afresh) for name in STEPS if name in chosen})
 
 
-def _give_back() -> None:
+def _give_back(chosen: tuple[str, ...]) -> None:
     """What the last warmup held is free for this one's imports and copies; the rest of it is held again."""
-    from frostfork.steps.drain_heap import release
+    if "drain_heap" in chosen:
+        from frostfork.steps import drain_heap
 
-    release()
+        drain_heap.release()
+    if "drain_pools" in chosen:
+        from frostfork.steps import drain_pools
+
+        drain_pools.release()
 
 
 def _step(name: str, ledger: Ledger | None, afresh: bool) -> Callable[[], report.Outcome]:

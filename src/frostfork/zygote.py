@@ -162,6 +162,7 @@ class Zygote:
         timeout: seconds until the zygote has forked: it may be busy with its template's work.
         OSError: the fork was refused (EAGAIN, ENOMEM), or there are too many descriptors (EMFILE).
         """
+        _settings.instance("fds", fds, Sequence, or_none=True)
         each = None if fds is None or not len(fds) else [fds]
         return self.fork_many(1, target, tuple(args), fds=each, names=[name], env=env, timeout=timeout)[0]
 
@@ -181,6 +182,8 @@ class Zygote:
         args: a tuple for all of them, or a list with a tuple for each. fds, names: one for each.
         """
         fleet = self._running()
+        _settings.whole("count", count, 0)
+        _settings.seconds("timeout", timeout, or_none=True)
         for what, given in (
             ("fds", fds),
             ("names", names),
@@ -192,7 +195,11 @@ class Zygote:
             raise ValueError(f"a worker can be given {MOST_FDS} descriptors at most")
         if count == 0:
             return []
-        names = [name[:_MOST_NAME] for name in names or [""] * count]
+        names = list(names or [""] * count)
+        for name in names:
+            _settings.instance("name", name, str)
+        names = [name[:_MOST_NAME] for name in names]
+        env = _environment(env)
         bodies = _pickled(target, args if isinstance(args, list) else [args], env)
         parcels: list[Parcel] = []
         try:
@@ -210,6 +217,7 @@ class Zygote:
             The method may be run all the same, later.
         """
         fleet = self._running()
+        _settings.instance("method", method, str)
         if method.startswith("_"):
             raise ValueError(f"{method!r} is not public")
         return fleet.call(method, args, timeout)
@@ -220,6 +228,7 @@ class Zygote:
         The old one goes when its workers have. ZygoteError: the new one failed, and the old one stays in charge.
         timeout: seconds for the template to begin; ready_timeout by default.
         """
+        _settings.seconds("timeout", timeout, or_none=True)
         return self._running().replace(timeout)
 
     # --- what it is
@@ -278,10 +287,18 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def _pickled(
-    target: object, each: list[tuple[object, ...]], env: Mapping[str, str | None] | None
-) -> list[bytes]:
-    environment = pickle.dumps(dict(env or {}))
+def _environment(env: Mapping[str, str | None] | None) -> dict[str, str | None]:
+    _settings.instance("env", env, Mapping, or_none=True)
+    for name, value in (env or {}).items():
+        if not isinstance(name, str) or not isinstance(value, (str, type(None))):
+            raise TypeError(f"env must have strings or None under strings, not {value!r} under {name!r}")
+        if not name or "=" in name or "\0" in name or "\0" in (value or ""):
+            raise ValueError(f"env has {name!r}: {value!r}, which cannot be an environment variable")
+    return dict(env or {})
+
+
+def _pickled(target: object, each: list[tuple[object, ...]], env: dict[str, str | None]) -> list[bytes]:
+    environment = pickle.dumps(env)
     try:
         return [environment + pickle.dumps((target, tuple(args))) for args in each]
     except Exception as error:

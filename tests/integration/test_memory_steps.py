@@ -129,3 +129,51 @@ def test_merge_is_inherited_and_undone(tmp_path: Path) -> None:
         pytest.skip(first)
     assert (first, child, after) == (1, 1, False)
     assert "already" in second
+
+
+RESERVED = """
+    import json, os, sys
+    import pyarrow
+    import frostfork
+
+    def private():
+        with open("/proc/self/smaps_rollup") as file:
+            return sum(int(line.split()[1]) << 10 for line in file if line.startswith("Private_"))
+
+    reports = [frostfork.warmup(steps=["reserve"]).steps["reserve"] for _ in range(2)] if RESERVE else []
+    into_parent, from_child = os.pipe()
+    pid = frostfork.fork()
+    if pid == 0:
+        before = private()
+        held = [pyarrow.allocate_buffer(size) for size in (100, 8_000, 20_000)]
+        os.write(from_child, b"%d" % (private() - before))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print(json.dumps({"child": int(os.read(into_parent, 100)), "reports": [step._asdict() for step in reports]}))
+"""
+
+
+def test_a_child_shares_the_first_memory_of_an_allocator() -> None:
+    pytest.importorskip("pyarrow", reason="locks/test.txt has it")
+    alone = run_script(RESERVED.replace("RESERVE", "False"))["child"]
+    found = run_script(RESERVED.replace("RESERVE", "True"))
+    first, second = found["reports"]
+    assert (first["status"], first["count"]) == ("done", 1)
+    assert second["status"] == "skipped", "once is enough"
+    assert "no library" in second["reason"]
+    if first["bytes"] < 2 << 20:
+        pytest.skip("pyarrow's allocator has no huge pages here")
+    assert found["child"] < 300_000
+    assert alone > 2 << 20, "else the step would save nothing"
+
+
+def test_a_library_that_is_not_loaded_is_not_imported_to_reserve_memory() -> None:
+    found = run_script(
+        """
+        import json, sys
+        import frostfork
+        step = frostfork.warmup(steps=["reserve"]).steps["reserve"]
+        print(json.dumps([step.status, "pyarrow" in sys.modules]))
+        """
+    )
+    assert found == ["skipped", False]

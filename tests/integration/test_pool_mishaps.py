@@ -349,6 +349,31 @@ def test_a_zygote_that_is_given_is_started() -> None:
         zygote.close()
 
 
+def test_a_module_that_makes_a_pool_while_it_is_imported_is_told(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text(
+        "from frostfork import ForkPool\n"
+        "def early(): return 1\n"
+        "pool = ForkPool(1, start='fork')\n"
+        "def late(*args): return 2\n"
+    )
+    program = """
+    import half
+    print(half.pool.submit(half.early).result())
+    for error in (half.pool.submit(half.late).exception(), half.pool.submit(max, 1, key=half.late).exception()):
+        print(type(error).__name__, str(error).partition(": ")[2])
+    half.pool.shutdown()
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=WAIT, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    first, *others = ran.stdout.splitlines()
+    assert first == "1" and len(others) == 2, ran.stderr
+    assert all(
+        each.startswith("AttributeError half was being imported when the pool was made") for each in others
+    )
+
+
 @pytest.mark.parametrize("start", ["fork", "exec"])
 def test_development_mode_has_nothing_to_say(tmp_path: Path, start: str) -> None:
     file = tmp_path / "program.py"

@@ -167,6 +167,21 @@ def test_what_is_asked_wrongly(zygote: Zygote) -> None:
         zygote.fork("os:getpid", (threading.Lock(),))
     with pytest.raises(ValueError, match="not public"):
         zygote.call("_reap")
+    wrong: dict[str, tuple[object, str]] = {
+        "name": (5, "name must be of type str"),
+        "fds": (5, "fds must be of type Sequence"),
+        "timeout": (float("nan"), "timeout is nan; allowed"),
+        "env": ({"A": 5}, "strings or None under strings, not 5 under 'A'"),
+    }
+    for option, (value, said) in wrong.items():
+        with pytest.raises((TypeError, ConfigurationError), match=said):
+            zygote.fork("os:getpid", **{option: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot be an environment variable"):
+        zygote.fork("os:getpid", env={"A=B": "C"})
+    with pytest.raises(ConfigurationError, match="count is -1"):
+        zygote.fork_many(-1, "os:getpid")
+    with pytest.raises(ConfigurationError, match="timeout is -1"):
+        zygote.replace(-1)
     assert zygote.fork(work.code, [4]).wait(SECONDS).code == 4
     with pytest.raises(ConfigurationError, match="start must be one of auto, fork, exec"):
         Zygote(start="spawn")
@@ -283,7 +298,12 @@ def test_replacement_begins_anew_and_the_old_zygote_goes_with_its_workers(zygote
 
 @pytest.mark.parametrize(
     ("fail", "said"),
-    [("raise", "the preload is broken"), ("exit", "the template left"), ("die", "ended before it was ready")],
+    [
+        ("raise", "the preload is broken"),
+        ("explain", "the preload is broken\nfor more"),
+        ("exit", "the template left"),
+        ("die", "ended before it was ready"),
+    ],
 )
 @pytest.mark.parametrize("start", ["fork", "exec"])
 def test_start_that_fails_leaves_nothing(start: str, fail: str, said: str) -> None:

@@ -28,6 +28,8 @@ class Recorder(Template):
         self.seen.append(("begin", os.getpid(), threading.active_count()))
         if self.fail == "raise":
             raise ValueError("the preload is broken")
+        if self.fail == "explain":
+            raise ValueError("the preload is broken\nfor more information see elsewhere")
         if self.fail == "exit":
             sys.exit("the template left")
         if self.fail == "die":

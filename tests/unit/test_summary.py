@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from frostfork.airflow.measure.phases import LEARNING_ROUNDS, round_of, sampling_done, sampling_due
+from frostfork.airflow.measure.phases import (
+    LEAST_LEARNING_ROUNDS,
+    MOST_LEARNING_ROUNDS,
+    learning_rounds,
+    round_of,
+    sampling_done,
+    sampling_due,
+)
 from frostfork.airflow.measure.summary import (
     FIGURES,
     ChildMemory,
@@ -31,7 +38,7 @@ def _parse(path: str, end: float, seconds: float = 1.0, **counters: float) -> Pa
 
 def _measured(scale: float = 1.0) -> Measured:
     """Two files, 2 learning, 2 timed and 2 memory rounds, a parse ending every second; b takes twice as long."""
-    measured = Measured()
+    measured = Measured(settled_from=0)
     for index in range(12):
         path = "ab"[index % 2]
         seconds = (9.0 if index < 4 else 0.5 + 0.5 * (path == "b")) * scale
@@ -59,7 +66,7 @@ def test_counters_become_differences() -> None:
 
 
 def test_a_childs_own_seconds_are_of_those_that_told_their_end() -> None:
-    measured = Measured()
+    measured = Measured(settled_from=0)
     for index in range(6):
         own = 0.25 if index == 4 else None  # the others were killed
         parse = _parse("a", index + 1.0)
@@ -88,19 +95,38 @@ def test_rounds_count_whole_laps() -> None:
 
 def test_sampling_waits_for_the_timed_rounds() -> None:
     lap = ["a", "b", "c"]
-    whole = lap * (LEARNING_ROUNDS + ROUNDS)
-    assert not sampling_due([], ROUNDS)
-    assert not sampling_due(whole[:-1], ROUNDS)
-    assert sampling_due(whole, ROUNDS)
+    whole = lap * (LEAST_LEARNING_ROUNDS + ROUNDS)
+    assert not sampling_due([], ROUNDS, 0)
+    assert not sampling_due(whole[:-1], ROUNDS, 0)
+    assert sampling_due(whole, ROUNDS, 0)
+
+
+def test_learning_ends_with_a_round_and_has_its_least_and_most() -> None:
+    assert learning_rounds(3, 0) == LEAST_LEARNING_ROUNDS
+    assert learning_rounds(3, 12) == 4
+    assert learning_rounds(3, 13) == 5
+    assert learning_rounds(3, 1000) == learning_rounds(3, None) == MOST_LEARNING_ROUNDS
+
+
+def test_the_timed_rounds_begin_when_nothing_is_left_to_learn() -> None:
+    measured = _measured()
+    measured.settled_from = 5  # in the third round, so that the timed ones begin with the fourth
+    result = summarize(measured, {}, 1)
+    assert result["learning"] == {"rounds": 3, "seconds": 14.0, "seconds_per_file": 6.25, "settled": True}
+    assert result["seconds_per_file"] == pytest.approx(0.75)
+    assert sampling_due(["a", "b"] * 4, 1, 5)
+    assert not sampling_due(["a", "b"] * 3, 1, 5)
+    measured.settled_from = None
+    assert not summarize(measured, {}, 1)["learning"]["settled"]
 
 
 def test_sampling_waits_for_a_file_that_sat_out_but_not_for_ever() -> None:
     # c was parsed while learning and never again.
-    paths = ["a", "b", "c"] * LEARNING_ROUNDS + ["a", "b"] * 3
-    assert not sampling_due(paths, ROUNDS)
-    assert sampling_due([*paths, "c"], ROUNDS)
-    assert not sampling_due([*paths, "a", "b"], ROUNDS)
-    assert sampling_due([*paths, "a", "b", "a"], ROUNDS)
+    paths = ["a", "b", "c"] * LEAST_LEARNING_ROUNDS + ["a", "b"] * 3
+    assert not sampling_due(paths, ROUNDS, 0)
+    assert sampling_due([*paths, "c"], ROUNDS, 0)
+    assert not sampling_due([*paths, "a", "b"], ROUNDS, 0)
+    assert sampling_due([*paths, "a", "b", "a"], ROUNDS, 0)
 
 
 def test_sampling_ends() -> None:

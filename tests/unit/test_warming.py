@@ -71,13 +71,13 @@ class Parent:
 def test_before_the_first_fork_and_not_before_the_second() -> None:
     parent = Parent()
     assert [parent.fork(), parent.fork()] == [1, 0]
-    assert parent.calls == [{"steps": (*ALL, "freeze"), "afresh": False, "code": []}]
+    assert parent.calls == [{"steps": (*ALL, "reserve", "freeze"), "afresh": False, "code": []}]
 
 
 def test_without_any_step_the_parent_is_frozen_all_the_same() -> None:
     parent = Parent(())
     assert parent.fork() == 1
-    assert parent.calls[0]["steps"] == ("freeze",)
+    assert parent.calls[0]["steps"] == ("reserve", "freeze")
 
 
 def test_after_an_import_at_the_next_fork() -> None:
@@ -182,6 +182,23 @@ def test_summary() -> None:
         parent.warming.parsed(True, 5)
         parent.fork()
     said = parent.warming.summary()
-    assert said.startswith("frostfork warmed up 3 times in 6.0 s")
+    assert said.startswith("frostfork warmed up 3 times in 7.5 s")
     assert "immortalize 21 things" in said
     assert "11 MB" in said
+
+
+def test_settled_once_every_file_was_parsed_again_after_the_last_import() -> None:
+    parent = Parent(sees=None)
+    for files in range(4):
+        parent.warming.parsed(True, files + 1)
+    for _ in range(12):
+        parent.warming.parsed(False, 4)
+    assert not parent.warming.is_settled(4)  # it is still to be warmed up afresh
+    parent.warming.parsed(False, 4)
+    assert parent.warming.is_settled(4)
+    parent.warming.parsed(True, 5)
+    for _ in range(5):
+        parent.warming.parsed(False, 5)
+        assert not parent.warming.is_settled(5)
+    parent.warming.parsed(False, 5)
+    assert parent.warming.is_settled(5)

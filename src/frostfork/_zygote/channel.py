@@ -90,6 +90,10 @@ class Channel:
         self._socket = end
         self._buffer = bytearray(_DATAGRAM)
 
+    def parts(self) -> tuple[object, ...]:
+        """Itself and what it has until it ends."""
+        return self, self._socket, self._buffer
+
     def fileno(self) -> int:
         """-1 once closed."""
         return self._socket.fileno()

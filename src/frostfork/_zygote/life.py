@@ -22,7 +22,10 @@ _FAILED = 1
 
 
 class Birth(NamedTuple):
-    """What a worker is born with. fds: for its target, None if none were given. gate: see wait_for_announcement."""
+    """What a worker is born with. fds: for its target, None if none were given. gate: see _wait_for_announcement.
+
+    foreign: descriptors of the zygote and of others that came with the same message, to be closed.
+    """
 
     name: str
     generation: int
@@ -31,6 +34,7 @@ class Birth(NamedTuple):
     fds: list[int] | None
     others: tuple[int, ...]
     gate: int
+    foreign: tuple[int, ...]
 
 
 def live(birth: Birth, setup: Setup, template: Template) -> NoReturn:
@@ -49,7 +53,7 @@ def _work(birth: Birth, setup: Setup, template: Template) -> int:
             *setup.keep_fds,
             setup.lifeline,
         } - {-1}
-        become_worker(birth.name, birth.generation, keep)
+        become_worker(birth.name, birth.generation, keep, birth.foreign)
         if setup.kill:
             lifeline.arm(setup.lifeline, across_exec=True)
         os.close(setup.lifeline)

@@ -19,16 +19,19 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from frostfork import _inherited, _lasting
 from frostfork._zygote.brood import Brood, Child
-from frostfork._zygote.channel import Channel, Message, close_all
+from frostfork._zygote.channel import Channel, Message
 from frostfork._zygote.life import Birth, live
 from frostfork._zygote.outbox import Outbox
 from frostfork._zygote.setup import Setup
 from frostfork._zygote.signals import Waker, hold, release, wait_readable
 from frostfork._zygote.template import Template
-from frostfork.fork import fork
+from frostfork.fork import fork, fork_quietly
+from frostfork.steps import drain_pools
 
 _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
+_MOST_TEXT = 2000  # characters of an exception's own text
 _ABORTED = 70  # what a worker ends with if not even its end worked
 
 
@@ -43,6 +46,7 @@ class Nursery:
         self._ended: deque[tuple[str, int, int]] = deque()  # what the template has not been told
         self._over = False  # ends when the last worker has
         self._in_template = False
+        self._has_forked = False  # the first fork warns of threads
         self._idle_at: float | None = 0.0
         self._waker = Waker(self._child_ended)
 
@@ -52,9 +56,13 @@ class Nursery:
             with self._foreign_code():
                 self._template = self._setup.make_template()
                 self._template.begin()
-        except BaseException:
-            self._outbox.put(("failed",), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:])
+        except BaseException as error:
+            self._outbox.put(
+                ("failed", _said(error)), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:]
+            )
             return
+        _lasting.make_immortal(self._own())
+        drain_pools.again()
         self._outbox.put(("ready",))
         while not self._over or self._workers or self._ended or self._outbox:
             self._turn()
@@ -101,6 +109,19 @@ class Nursery:
         finally:
             self._in_template = False
             self._waker.listen()
+            _inherited.settle()
+
+    def _own(self) -> list[object]:
+        """What is there as long as this process and its workers are."""
+        mine = (self._workers, self._ended, self._setup, self._setup.keep_fds, self._generation)
+        return [
+            self,
+            *mine,
+            *self._channel.parts(),
+            *self._outbox.parts(),
+            self._waker,
+            *self._template.parts(),
+        ]
 
     # --- the owner's wishes
 
@@ -155,8 +176,7 @@ class Nursery:
             with self._foreign_code():
                 body = pickle.dumps((True, getattr(self._template, method)(*arguments)))
         except BaseException as error:
-            said = "".join(traceback.format_exception_only(type(error), error)).strip()
-            body = pickle.dumps((False, (said, traceback.format_exc())))
+            body = pickle.dumps((False, (_said(error), traceback.format_exc())))
         try:
             self._outbox.put(("result", serial), body)
         except OSError as error:  # no descriptor for a memfd
@@ -202,9 +222,10 @@ class Nursery:
         try:
             before = hold()
             try:
-                pid = fork()
+                pid = fork_quietly() if self._has_forked else fork()
                 if pid == 0:
                     self._become(name, message, own, others, gate, key)
+                self._has_forked = True
                 self._workers[pid] = Child(serial, name)
             finally:
                 release(before)
@@ -244,11 +265,17 @@ class Nursery:
     ) -> NoReturn:
         """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
         try:
-            self._channel.close()
-            self._outbox.drop()
-            self._waker.close()
-            close_all((*{*message.fds}.difference(own or ()), key))
-            birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate)
+            self._template.born(name)
+            # By number, all at once: the objects stay as they are, for as long as this frame does. A socket's close()
+            # alone would run code on ten pages.
+            foreign = (
+                self._channel.fileno(),
+                *self._waker.filenos(),
+                *self._outbox.descriptors(),
+                *{*message.fds}.difference(own or ()),
+                key,
+            )
+            birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate, foreign)
             live(birth, self._setup, self._template)
         finally:
             os._exit(_ABORTED)
@@ -263,3 +290,8 @@ class Nursery:
         if status is not None:
             self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))
         self._idle_at = 0.0
+
+
+def _said(error: BaseException) -> str:
+    """Its type and text, with its notes: more than the last line of its traceback, which may be a note's."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip()[:_MOST_TEXT]

@@ -27,6 +27,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._items)
 
+    def parts(self) -> tuple[object, ...]:
+        """Itself and what it has until it ends."""
+        return self, self._items
+
     def put(
         self,
         header: tuple[Any, ...],
@@ -56,6 +60,10 @@ class Outbox:
             close_all(item.fds)
             if item.sent is not None:
                 item.sent(failure)
+
+    def descriptors(self) -> list[int]:
+        """Of all that is still to be sent."""
+        return [fd for item in self._items for fd in item.fds]
 
     def drop(self) -> None:
         """In a child: close what is still to be sent by the parent."""

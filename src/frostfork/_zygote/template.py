@@ -32,6 +32,9 @@ class Template:
         """Descriptors of the zygote that the worker about to be forked inherits, beside its own."""
         return ()
 
+    def born(self, name: str) -> None:
+        """First thing in the worker, which still is what the zygote was: all signals wait. An exception is fatal."""
+
     def in_worker(self, name: str) -> None:
         """In the worker, before its target. An exception ends the worker."""
 
@@ -40,6 +43,10 @@ class Template:
 
     def succeeded(self) -> None:
         """Before the zygote of the next generation begins: hand over what that is to know. It waits 5 s for this."""
+
+    def parts(self) -> tuple[object, ...]:
+        """Itself, and what it has until it ends and each worker looks at: no worker will write their counts."""
+        return (self,)
 
     def idle(self) -> float | None:
         """When nothing is to do. The seconds until it wants to be called again, if nothing happens meanwhile.

@@ -65,7 +65,7 @@ class ObservedFileProcess(DagFileProcessorProcess, ZygoteChild):
         if cls.learner is None:
             return start(target=target)
         cls.learner.add_folder(os.fspath(bundle_path))
-        cls.learner.before_fork()
+        cls.learner.before_fork(kwargs["dag_file_rel_path"])
         with contextlib.suppress(Exception):
             _reseed()
         try:

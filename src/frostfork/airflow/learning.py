@@ -35,6 +35,7 @@ class ParentReport(NamedTuple):
     """What the parent of the parsing processes did, as plain data.
 
     preloaded: modules with seconds. refused: modules with reasons. warmups: each by step. lines: for a log, at the end.
+    settled: whether nothing is left to learn from the files as they are.
     """
 
     pid: int
@@ -42,6 +43,7 @@ class ParentReport(NamedTuple):
     refused: dict[str, str]
     warmups: list[dict[str, dict[str, Any]]]
     lines: list[str]
+    settled: bool
 
 
 # While the parent imports it serves no child, and their time limit runs on.
@@ -70,7 +72,8 @@ class DagFileLearner:
     ) -> None:
         """asks_only: its file stays as it is, see Remembering. is_manager: whether this process is, see Warming."""
         self._next_look = 0.0
-        self._seen: set[str] = set()  # files
+        self._begun: set[str] = set()  # files that a child was forked for
+        self._seen: set[str] = set()  # those of which there was a result
         self._noted: dict[str, int] = {}  # by file: parses since its code was noted
         self._imported = False  # since the last result
         self.folders = UserFolders()
@@ -98,7 +101,12 @@ class DagFileLearner:
         """Before the first fork: import what an earlier run learned."""
         self._note_imports(self.preloader.load, _BEGIN_SECONDS)
 
-    def before_fork(self) -> None:
+    def before_fork(self, source: str) -> None:
+        """source: the file that the child is for."""
+        self._begun.add(source)
+        self.catch_up()
+
+    def catch_up(self) -> None:
         """Act on what came to pass since the last fork: a canary's verdicts, new files, changed distributions."""
         self._note_imports(self.preloader.poll, _BUDGET_SECONDS)
         # What is raised here would leave Airflow's loop, and end it.
@@ -182,7 +190,13 @@ class DagFileLearner:
                 for warmup in self.warming.reports
             ],
             self._summary(),
+            self._is_settled(),
         )
+
+    def _is_settled(self) -> bool:
+        """Each file has been parsed and, without an import, parsed again; and no canary is at work."""
+        under_way = self.preloader.trial is not None or not self._begun <= self._seen
+        return not under_way and self.warming.is_settled(len(self._seen))
 
     def _summary(self) -> list[str]:
         report = self.preloader.report

@@ -84,7 +84,7 @@ class ParsingTemplate(Template):
             return  # a zygote that came in the place of a lost one: it is told of the file before its next parse
         folder, file = known
         self._pre_import(os.path.join(folder, file))
-        self.learner.before_fork()
+        self.learner.before_fork(file)
         self._journals[name] = Journal()
         self._known = len(sys.modules)
         self.learner.watching.expect(self.learner.wants_code(file))
@@ -133,7 +133,7 @@ class ParsingTemplate(Template):
         if self.learner.preloader.trial is None:
             return None
         self._expect_no_child()
-        self.learner.before_fork()
+        self.learner.catch_up()
         return _TRIAL_SECONDS
 
     # --- in the zygote, asked by the manager

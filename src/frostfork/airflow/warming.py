@@ -53,7 +53,7 @@ class Warming:
         watch: watch_code | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._steps = (*steps, "freeze")
+        self._steps = (*steps, "reserve", "freeze")
         self._ledger = ledger
         self._warmup = run
         self._clock = clock
@@ -95,6 +95,10 @@ class Warming:
         self._watched += 1
         if self._watched >= _WATCHED_RESULTS:
             self._own_code = self._watch.finish()
+
+    def is_settled(self, files: int) -> bool:
+        """Whether all that is done, and every file was parsed again since the last import."""
+        return self._complete and self._quiet > files
 
     def run_if_due(self) -> None:
         """Before a fork."""

@@ -50,8 +50,8 @@ def demo(
 ) -> None:
     """Run Airflow's DAG processor over a folder twice, stock and with frostfork, and compare.
 
-    Each run has an AIRFLOW_HOME of its own with a SQLite database. Two rounds over the files come first, in
-    which frostfork learns; then the timed ones; then two in which memory is sampled.
+    Each run has an AIRFLOW_HOME of its own with a SQLite database. First come rounds in which frostfork
+    learns, at least two, until nothing is left to learn; then the timed ones; then two in which memory is sampled.
     """
     airflow = _airflow_version()
     with _terminable(), contextlib.ExitStack() as stack:
@@ -221,15 +221,21 @@ class _Shown:
             self._bar.update(self._task, total=1, completed=1)
         self._task = self._bar.add_task(what, total=None)
 
-    def parsed(self, parses: int, files: int) -> None:
-        """Show how far the run is: so many parses, of so many files seen up to now."""
+    def parsed(self, parses: int, files: int, learning: int | None) -> None:
+        """Show how far the run is: so many parses, of so many files seen up to now.
+
+        learning: how many rounds of it there are, once that is known.
+        """
         # In the first round every parse is of a file that is new, so how many there are is still unknown.
         done = parses // files if parses > files else 0
-        rounds = self._setting.all_rounds
+        rounds = None if learning is None else self._setting.all_rounds(learning)
+        what = f"{self._what}, which learns" if rounds is None and done else self._what
+        of = "" if rounds is None else f" of {rounds}"
         if self._bar is not None and self._task is not None:
-            text = f"{self._what}: round {min(done + 1, rounds)} of {rounds}"
-            total = rounds * files if done else None
-            self._bar.update(self._task, description=text, completed=min(parses, rounds * files), total=total)
+            text = f"{what}: round {done + 1 if rounds is None else min(done + 1, rounds)}{of}"
+            total = None if rounds is None else rounds * files
+            completed = parses if total is None else min(parses, total)
+            self._bar.update(self._task, description=text, completed=completed, total=total)
         elif done > self._round:
-            click.echo(f"{self._what}: round {min(done, rounds)} of {rounds} done", err=True)
+            click.echo(f"{what}: round {done if rounds is None else min(done, rounds)}{of} done", err=True)
         self._round = max(done, self._round)

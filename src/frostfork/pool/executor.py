@@ -27,6 +27,7 @@ from frostfork.recycle import RecyclePolicy
 from frostfork.zygote import Template, Zygote
 
 T = TypeVar("T")
+_MOST_WORKERS = 1 << 22  # the kernel's PID_MAX_LIMIT
 
 
 class View(Tasks):
@@ -87,6 +88,8 @@ class ForkPool(Tasks):
         max_workers = _settings.index("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        if max_workers > _MOST_WORKERS:
+            raise ValueError(f"max_workers must be {_MOST_WORKERS} at most: Linux has no more processes")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
@@ -110,7 +113,8 @@ class ForkPool(Tasks):
                 "template and start are for the pool's own zygote: one that is given has its own"
             )
         self._options = Options(timeout, hard_timeout, retries).checked()
-        with contextlib.ExitStack() as ends:
+        ends, undo = contextlib.ExitStack(), contextlib.ExitStack()
+        try:
             outfit = Outfit(after_fork, initializer, initargs)
             ends.callback(outfit.close)
             if zygote is None:
@@ -128,6 +132,8 @@ class ForkPool(Tasks):
             self._calls = Calls(names)
             self._zygote = zygote
             self._engine = engine = Engine()
+            undo.callback(os.close, engine.bell)
+            undo.callback(engine.poller.close)
             self._crew = Crew(
                 engine,
                 zygote,
@@ -140,8 +146,12 @@ class ForkPool(Tasks):
                 ready_timeout=ready_timeout,
                 heartbeat=heartbeat,
                 baseline=baseline,
-                hooks=Hooks(hooks, ends.pop_all().close),
+                hooks=Hooks(hooks, ends.close),
             )
+        except BaseException:  # no descriptor can be had, or no memory, or something that was given is wrong
+            undo.close()
+            ends.close()
+            raise
         self._crew.begin()
         self._finalize = weakref.finalize(self, _let_end, self._engine, self._crew)
         self._finalize.atexit = False

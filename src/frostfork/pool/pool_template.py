@@ -10,7 +10,7 @@ from frostfork.warmup import warmup
 from frostfork.zygote import Template
 
 # What is quick, a few hundredths of a second. A template that loads much does more, in its begin().
-_STEPS = ("immortalize", "drain_heap")
+_STEPS = ("reserve", "drain_heap", "immortalize", "drain_pools")
 
 
 class PoolTemplate(Template):
@@ -48,6 +48,9 @@ class PoolTemplate(Template):
     def not_forked(self, name: str) -> None:
         self._template.not_forked(name)
 
+    def born(self, name: str) -> None:
+        self._template.born(name)
+
     def in_worker(self, name: str) -> None:
         self._template.in_worker(name)
 
@@ -56,6 +59,9 @@ class PoolTemplate(Template):
 
     def succeeded(self) -> None:
         self._template.succeeded()
+
+    def parts(self) -> tuple[object, ...]:
+        return (self, *self._template.parts())
 
     def idle(self) -> float | None:
         return self._template.idle()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEARNING_ROUNDS = 2
+LEAST_LEARNING_ROUNDS = 2
+MOST_LEARNING_ROUNDS = 10
 MEMORY_ROUNDS = 2
 
 
@@ -21,16 +22,27 @@ def round_of(paths: Sequence[str]) -> int:
     return len(paths) // max(1, len(set(paths)))
 
 
-def sampling_due(paths: Sequence[str], rounds: int) -> bool:
+def learning_rounds(files: int, settled_from: int | None) -> int:
+    """How many rounds come before the timed ones: all up to the parse after which nothing was left to learn.
+
+    None: there still is. Whoever never comes to an end is timed as it is.
+    """
+    if settled_from is None or not files:
+        return MOST_LEARNING_ROUNDS
+    return min(max(LEAST_LEARNING_ROUNDS, -(-settled_from // files)), MOST_LEARNING_ROUNDS)
+
+
+def sampling_due(paths: Sequence[str], rounds: int, settled_from: int | None) -> bool:
     """Say whether the timed rounds are over, so that a sampler disturbs no figure any more.
 
     A file that sat out the timed rounds is waited for, but for one round at most: it may never finish.
     """
     files = len(set(paths))
-    timed_end = (LEARNING_ROUNDS + rounds) * files
+    learning = learning_rounds(files, settled_from)
+    timed_end = (learning + rounds) * files
     if not files or len(paths) < timed_end:
         return False
-    timed = set(paths[LEARNING_ROUNDS * files :])
+    timed = set(paths[learning * files :])
     return len(timed) == files or len(paths) >= timed_end + files
 
 

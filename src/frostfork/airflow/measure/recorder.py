@@ -95,7 +95,7 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
             report = self.report()
             if report is None:
                 return
-            size = (len(report.preloaded), len(report.refused), len(report.warmups))
+            size = (len(report.preloaded), len(report.refused), len(report.warmups), report.settled)
             if size == getattr(self, "_recorded_size", None):
                 return
             self._recorded_size = size
@@ -105,6 +105,7 @@ def recorded(manager: type[Any], record: str) -> type[Any]:
                 preloaded=report.preloaded,
                 refused=report.refused,
                 warmups=report.warmups,
+                settled=report.settled,
             )
 
     return Recorded

@@ -98,6 +98,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         lines.append("Not preloaded: " + "; ".join(shown) + (f"; and {more} more." if more else "."))
     if result["warmups"]:
         lines.append(_warmed_up(result["warmups"]))
+    lines.append(_learned(result["frostfork"]["learning"]))
     shares = [result[variant]["foreign_cpu_share"] or 0.0 for variant in ("stock", "frostfork")]
     if max(shares) > _QUIET:
         written = " and ".join(f"{share:.0%}" for share in shares)
@@ -144,6 +145,17 @@ def _factor(value: float | None) -> Text:
     if value is None:
         return Text("-", style="dim")
     return Text(f"{value:.2f}", style="green" if value < 0.95 else "red" if value > 1.05 else "")
+
+
+def _learned(learning: Mapping[str, Any]) -> str:
+    """What the timed rounds leave out."""
+    if learning["seconds"] is None:
+        return "frostfork was stopped while it learned."
+    line = (
+        f"It learned in the {learning['rounds']} rounds before the timed ones, {learning['seconds']:.1f} s,"
+        f" where a file took {_seconds(learning['seconds_per_file'])}."
+    )
+    return line if learning["settled"] else f"{line} It was still learning when the timed rounds began."
 
 
 def _warmed_up(warmups: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:

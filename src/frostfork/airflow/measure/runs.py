@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from frostfork.airflow.measure.background import Log, start, stop
 from frostfork.airflow.measure.phases import (
-    LEARNING_ROUNDS,
     MEMORY_ROUNDS,
+    MOST_LEARNING_ROUNDS,
+    learning_rounds,
     round_of,
     sampling_done,
     sampling_due,
@@ -52,10 +53,9 @@ class Setting:
     homes: Path
     zygote: bool | None = None
 
-    @property
-    def all_rounds(self) -> int:
+    def all_rounds(self, learning: int) -> int:
         """Rounds of learning, timed ones and those with the sampler."""
-        return LEARNING_ROUNDS + self.rounds + MEMORY_ROUNDS
+        return learning + self.rounds + MEMORY_ROUNDS
 
     def most_runs(self) -> int:
         """Return how often Airflow may parse a file, were it not stopped before.
@@ -63,7 +63,7 @@ class Setting:
         It is stopped, because a file that has had its runs is left out: the last rounds would be of the few
         files that sat out others. This bound is for a processor that nobody is left to stop.
         """
-        return 2 * self.all_rounds
+        return 2 * self.all_rounds(MOST_LEARNING_ROUNDS)
 
     def environment(self, variant: str) -> dict[str, str]:
         """Return this process's environment with Airflow's own settings replaced."""
@@ -116,8 +116,11 @@ def migrate(setting: Setting) -> None:
         shutil.copy(setting.homes / first / "airflow.db", setting.homes / variant / "airflow.db")
 
 
-def run(variant: str, setting: Setting, progress: Callable[[int, int], None]) -> Measured:
-    """Run all rounds of one variant. `progress` is told how many parses are done, and of how many files.
+def run(variant: str, setting: Setting, progress: Callable[[int, int, int | None], None]) -> Measured:
+    """Run all rounds of one variant.
+
+    `progress` is told how many parses are done, of how many files, and how many rounds of learning there are, once
+    that is known.
 
     Raises RunError if the DAG processor fails, NothingParsedError if it has found nothing to do.
     """
@@ -128,7 +131,10 @@ def run(variant: str, setting: Setting, progress: Callable[[int, int], None]) ->
     with Log(variant) as log:
         process = start([*module, *flags], setting.environment(variant), log)
         try:
-            measured, tail = _watch(process, record, setting, progress, log)
+            settled_from = 0 if variant == "stock" else None  # it learns nothing
+            measured, tail = _watch(
+                process, record, setting, Measured(settled_from=settled_from), progress, log
+            )
         finally:
             ended = process.poll()
             stop(process)
@@ -144,12 +150,12 @@ def _watch(
     process: subprocess.Popen[bytes],
     record: Path,
     setting: Setting,
-    progress: Callable[[int, int], None],
+    measured: Measured,
+    progress: Callable[[int, int, int | None], None],
     log: Log,
 ) -> tuple[Measured, _Tail]:
     tail = _Tail(record)
     sampler = Sampler(process.pid)
-    measured = Measured()
     paths: list[str] = []
     heard = time.monotonic()
     rounds = 0
@@ -160,18 +166,19 @@ def _watch(
             heard = time.monotonic()
             measured.parses += parses
             paths += [parse.path for parse in parses]
-            progress(len(paths), len(set(paths)))
+            learning = learning_rounds(len(set(paths)), measured.settled_from)
+            progress(len(paths), len(set(paths)), None if measured.settled_from is None else learning)
         if ended or _is_done(measured, sampler):
             break
         if time.monotonic() - heard > _SILENCE_SECONDS:
             raise log.failure(f"no file was parsed for {_SILENCE_SECONDS:.0f} seconds")
         if measured.sampled_from is None and parses:
-            if round_of(paths) > max(rounds, LEARNING_ROUNDS - 1):
+            if round_of(paths) > max(rounds, learning - 1):
                 rounds = round_of(paths)
                 if not measured.busy:
                     measured.busy.append((len(paths), busy_seconds()))
                 sampler.sample_manager()
-            if sampling_due(paths, setting.rounds):
+            if sampling_due(paths, setting.rounds, measured.settled_from):
                 measured.sampled_from = len(paths)
                 measured.busy.append((len(paths), busy_seconds()))
         if measured.sampled_from is None:
@@ -214,6 +221,10 @@ class _Tail:
             if entry["event"] == "preload":
                 measured.preloaded, measured.refused = entry["preloaded"], entry["refused"]
                 measured.warmups = entry["warmups"]
+                if not entry["settled"]:
+                    measured.settled_from = None
+                elif measured.settled_from is None:
+                    measured.settled_from = len(measured.parses) + len(parses)
             elif entry["event"] == "child":
                 self._ends[entry["pid"]] = entry["end"]
             else:

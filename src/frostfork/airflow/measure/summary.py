@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from frostfork.airflow.measure.phases import LEARNING_ROUNDS
+from frostfork.airflow.measure.phases import learning_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,6 +81,7 @@ class Measured:
     """All that one variant left behind."""
 
     parses: list[Parse] = field(default_factory=list)
+    settled_from: int | None = None  # after so many parses nothing was left to learn
     sampled_from: int | None = None
     # The machine's CPU seconds at the beginning and the end of the timed rounds, each after so many parses.
     busy: list[tuple[int, float]] = field(default_factory=list)
@@ -123,11 +124,12 @@ def summarize(measured: Measured, kinds: Mapping[str, str], rounds: int) -> dict
     parses = measured.parses
     paths = [parse.path for parse in parses]
     files = len(set(paths))
-    first = LEARNING_ROUNDS * files
+    learning = learning_rounds(files, measured.settled_from)
+    first = learning * files
     last = measured.sampled_from if measured.sampled_from is not None else len(parses)
     timed = parses[first:last]
     sampled = _join(parses[last:], measured.children)
-    walls = _walls(parses, files, rounds)
+    walls = _walls(parses, files, range(learning, learning + rounds))
     result = _figures(timed, sampled)
     peaks = _peaks(measured, parses[last:], files)
     result["round_seconds"] = fmean(walls) if walls else None
@@ -138,6 +140,7 @@ def summarize(measured: Measured, kinds: Mapping[str, str], rounds: int) -> dict
     result["spread"] = _spread(timed, sampled, files)
     result["spread"]["round_seconds"] = _ends(walls)
     result["spread"]["peak_pss_bytes"] = _ends(peaks)
+    result["learning"] = _learning(measured, learning, parses[:first])
     result["files"] = files
     result["parses"] = len(parses)
     # Of each file's last parse; a file that ended without a result has none.
@@ -221,13 +224,22 @@ def _foreign(measured: Measured) -> float | None:
     return max(0.0, 1 - own / (after - before)) if after > before else None
 
 
-def _walls(parses: Sequence[Parse], files: int, rounds: int) -> list[float]:
+def _learning(measured: Measured, rounds: int, parses: Sequence[Parse]) -> dict[str, Any]:
+    """Of the rounds before the timed ones."""
+    return {
+        "rounds": rounds,
+        "seconds": parses[-1].end - parses[0].start if parses else None,
+        "seconds_per_file": balanced((parse.path, parse.seconds) for parse in parses),
+        "settled": measured.settled_from is not None and measured.settled_from <= len(parses),
+    }
+
+
+def _walls(parses: Sequence[Parse], files: int, timed: Iterable[int]) -> list[float]:
     """Seconds of each timed round: from the last parse of the round before to the last of its own."""
     ends = [parse.end for parse in parses]
-    borders = range(LEARNING_ROUNDS, LEARNING_ROUNDS + rounds)
     return [
         ends[(k + 1) * files - 1] - ends[k * files - 1]
-        for k in borders
+        for k in timed
         if files and (k + 1) * files <= len(ends)
     ]
 
