@@ -107,6 +107,11 @@ cdef class Desk:
             self.unheard = line
         return 0
 
+    def lose(self, Line line):
+        """Its worker is gone: let go of it."""
+        if self.unheard is line:
+            self.unheard = None
+
     def bring(self, Task task, timeout):
         """Wait for the task's end in its worker's own socket, if that can be. What is left of the timeout.
 

@@ -23,7 +23,7 @@ cdef class Task:
     cdef public object _timeout
     cdef public object _hard_timeout
     cdef public object _link  # to which it was sent
-    cdef public object _last  # which ran it
+    cdef public object _last  # who ran it
     cdef public uint32_t _number
     cdef public uint32_t _micros
     cdef public int _flags
@@ -65,6 +65,7 @@ cdef class Line(Outlet):
     cdef public Py_ssize_t depth  # how many tasks it may have at a time
     cdef public object retiring  # why it is to go, or None
     cdef public object killed  # why, if the pool did it, or None
+    cdef public object who  # all that a finished task keeps of it: this object has a buffer and more
     cdef object __weakref__
 
     def __cinit__(self):
@@ -243,7 +244,7 @@ cdef class Line(Outlet):
         self.inflight.popleft()
         task._payload = None
         task._link = None
-        task._last = self
+        task._last = self.who
         task._micros = frame[2]
         task._result = value
         task._state = "FINISHED"

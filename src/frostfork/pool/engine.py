@@ -277,7 +277,7 @@ class Engine(Desk):
         self, link: Link, future: TaskFuture, kind: int, micros: int, flags: int, body: bytes, fd: int
     ) -> None:
         future._micros = micros
-        future._last = link
+        future._last = link.who
         value: Any = None
         error: BaseException | None = None
         if kind == frames.RESULT:
@@ -320,6 +320,7 @@ class Engine(Desk):
             waiting = [future for future in link.inflight if future is not begun]
             link.inflight.clear()
             link.close()
+            self.lose(link)
             self.dispatcher.remove(link)
             again = begun is not None and begun._attempts <= begun._retries and begun is not link.timed_out
             if begun is not None and again:
@@ -333,7 +334,7 @@ class Engine(Desk):
         if begun is None:
             return False
         if not again:
-            begun._last = link
+            begun._last = link.who
             self.fail(begun, TaskTimeout(link.killed) if begun is link.timed_out else died(link, code))
         return True
 
