@@ -5,6 +5,7 @@
 import errno
 import gc
 import os
+import sys
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
@@ -18,6 +19,9 @@ from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, POLLIN, epoll_ctl, 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
+cdef extern from "Python.h":
+    unsigned int PyType_ClearCache()
+
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from frostfork._os cimport (
@@ -270,6 +274,12 @@ def immortal_supported():
 def immortalized():
     """Whether immortalize() has been called in this process, or in one that it was forked from."""
     return bool(ff_immortal_made())
+
+
+def clear_type_cache():
+    """Let go of what lookups in classes were kept, which a process that looks up others would have to let go of."""
+    if sys.version_info >= (3, 12):  # before, classes would lose their versions, too
+        PyType_ClearCache()
 
 
 def immortalize_these(list objects not None):

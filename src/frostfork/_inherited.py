@@ -97,6 +97,23 @@ def settle() -> None:
     _settled_exits = atexit._ncallbacks()
 
 
+def rehearse() -> None:
+    """What at-fork hooks and disown() do, as far as it changes nothing in a process that is to go on as it is."""
+    threading: Any = sys.modules.get("threading")
+    if threading is None or len(threading._dangling) > 1:
+        return
+    threading._after_fork()
+    if (logging := sys.modules.get("logging")) is not None:
+        logging._after_at_fork_child_reinit_locks()
+    _exit_functions()
+    _threads()
+    _log_handlers()
+    if (random := sys.modules.get("numpy.random")) is not None:
+        state = random.get_state(legacy=False)
+        _numpy()
+        random.set_state(state)
+
+
 def _exit_functions() -> None:
     """The parent's are its own. Libraries register theirs once, when they are imported: a worker needs them as well."""
     if atexit._ncallbacks() == _settled_exits:

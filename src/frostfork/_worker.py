@@ -103,6 +103,24 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
+def rehearse() -> None:
+    """In a zygote that is ready, with all descriptors kept: what can be done of a worker's beginning without a trace.
+
+    What was done once and again is not written any more by doing it: the code, once its instructions have been chosen,
+    and the cache of attributes of classes, of which each entry lies on a page of its own.
+    """
+    who = _state.identity
+    if who is None:
+        return
+    _core.clear_type_cache()
+    everything = {int(name) for name in os.listdir("/proc/self/fd")}
+    for _ in range(_REHEARSALS):
+        _inherited.rehearse()
+        _core.release_descriptors((*everything, *kept, *_inherited.descriptors()), ())
+        _core.signal_actions()
+        _name(who)
+
+
 def _become(who: Identity, keep: Collection[int], drop: Collection[int] = ()) -> None:
     _signal.set_wakeup_fd(-1)
     _core.release_descriptors((*keep, *kept, *_inherited.descriptors()), (*disposable, *drop))

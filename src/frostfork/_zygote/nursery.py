@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from frostfork import _inherited, _lasting
+from frostfork._worker import rehearse
 from frostfork._zygote.brood import Brood, Child
 from frostfork._zygote.channel import Channel, Message
 from frostfork._zygote.life import Birth, live
@@ -31,6 +32,7 @@ from frostfork.fork import fork, fork_quietly
 from frostfork.steps import drain_pools
 
 _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
+_BURST_SECONDS = 0.05  # after a fork, until the template is idle
 _ABORTED = 70  # what a worker ends with if not even its end worked
 
 
@@ -58,11 +60,20 @@ class Nursery:
         except BaseException:
             self._outbox.put(("failed",), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:])
             return
-        _lasting.make_immortal(self._own())
-        drain_pools.again()
+        self._settle()
         self._outbox.put(("ready",))
         while not self._over or self._workers or self._ended or self._outbox:
             self._turn()
+
+    def _settle(self) -> None:
+        """The last thing before the first fork."""
+        try:
+            rehearse()
+            self._template.rehearse()
+            _lasting.make_immortal(self._own())
+            drain_pools.again()
+        except Exception:  # workers will share less
+            traceback.print_exc()
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -130,6 +141,9 @@ class Nursery:
         kind, *details = message.header
         if kind == "fork":
             self._fork_all(message, *details)
+            # Not between the forks of one burst: what the template writes meanwhile would be copied away from those
+            # that were forked before.
+            self._idle_at = time.monotonic() + _BURST_SECONDS
         elif kind == "call":
             self._call(message, *details)
         else:

@@ -44,6 +44,9 @@ class Template:
     def succeeded(self) -> None:
         """Before the zygote of the next generation begins: hand over what that is to know. It waits 5 s for this."""
 
+    def rehearse(self) -> None:
+        """Once, when the zygote is ready: what each worker does in the beginning, as far as it leaves no trace."""
+
     def parts(self) -> tuple[object, ...]:
         """Itself, and what it has until it ends and each worker looks at: no worker will write their counts."""
         return (self,)

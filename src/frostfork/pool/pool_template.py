@@ -23,12 +23,15 @@ class PoolTemplate(Template):
         self.keep_fds = self._template.keep_fds
 
     def begin(self) -> None:
-        from frostfork.pool.rehearsal import rehearse
-
-        rehearse()
+        self.rehearse()  # imports what workers need
         self._template.begin()
         if self._is_bare:
             warmup(steps=_STEPS)
+
+    def rehearse(self) -> None:
+        from frostfork.pool.rehearsal import rehearse
+
+        rehearse()
 
     def main_names(self) -> frozenset[str]:
         """What __main__ has here."""
