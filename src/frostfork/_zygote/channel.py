@@ -23,6 +23,7 @@ _DATAGRAM = 128 << 10
 _ANCILLARY = socket.CMSG_SPACE((MOST_FDS + 3) * array.array("i").itemsize)
 # As plain numbers: enum's own arithmetic runs code on four pages.
 _FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_CTRUNC)
 _SEND_FLAGS = int(socket.MSG_NOSIGNAL)
 _SEND_NOW_FLAGS = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
@@ -144,7 +145,7 @@ class Channel:
         came = fds.tolist()
         header, body, is_memfd = marshal.loads(memoryview(self._buffer)[:size])  # noqa: S302 - from our own kind
         memfd = came.pop(0) if is_memfd and came else -1
-        cut = bool(flags & socket.MSG_CTRUNC)
+        cut = bool(flags & _CUT)
         return Message(header, body, memfd, came, cut)
 
 

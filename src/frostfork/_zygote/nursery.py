@@ -68,7 +68,7 @@ class Nursery:
     def _settle(self) -> None:
         """The last thing before the first fork."""
         try:
-            rehearse()
+            rehearse(self._own())
             self._template.rehearse()
             _lasting.make_immortal(self._own())
             drain_pools.again()
@@ -270,7 +270,8 @@ class Nursery:
     ) -> NoReturn:
         """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
         try:
-            self._template.born(name)
+            if self._template.watches_birth:
+                self._template.born()
             # By number, all at once: the objects stay as they are, for as long as this frame does. A socket's close()
             # alone would run code on ten pages.
             foreign = (

@@ -8,13 +8,16 @@ from types import CodeType, FunctionType
 
 from frostfork.observe import CodeName
 
-_MODULES = ("nursery", "outbox", "channel", "brood", "signals", "life")
+_MODULES = (
+    *(f"frostfork._zygote.{name}" for name in ("nursery", "outbox", "channel", "brood", "signals", "life")),
+    *(f"frostfork.{name}" for name in ("learning_template", "_observed", "journal", "pool.pool_template")),
+)
 
 
 def own_code() -> list[CodeName]:
     found: list[CodeName] = []
     for name in _MODULES:
-        module = sys.modules.get(f"frostfork._zygote.{name}")
+        module = sys.modules.get(name)
         for thing in [] if module is None else vars(module).values():
             inside = vars(thing).values() if isinstance(thing, type) else (thing,)
             for function in inside:

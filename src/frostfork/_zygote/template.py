@@ -18,6 +18,7 @@ class Template:
     """
 
     keep_fds: Collection[int] = ()
+    watches_birth = False  # of the next worker
 
     def begin(self) -> None:
         """Once in each zygote, before it is ready: preload, warm up. An exception fails the start or replacement."""
@@ -32,8 +33,8 @@ class Template:
         """Descriptors of the zygote that the worker about to be forked inherits, beside its own."""
         return ()
 
-    def born(self, name: str) -> None:
-        """First thing in the worker, which still is what the zygote was: all signals wait. An exception is fatal."""
+    def born(self) -> None:
+        """First thing in the worker if watches_birth: it still is what the zygote was, and all signals wait."""
 
     def in_worker(self, name: str) -> None:
         """In the worker, before its target. An exception ends the worker."""

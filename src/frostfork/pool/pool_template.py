@@ -44,6 +44,7 @@ class PoolTemplate(Template):
 
     def before_fork(self, name: str) -> None:
         self._template.before_fork(name)
+        self.watches_birth = self._template.watches_birth
 
     def descriptors(self, name: str) -> Collection[int]:
         return self._template.descriptors(name)
@@ -51,8 +52,8 @@ class PoolTemplate(Template):
     def not_forked(self, name: str) -> None:
         self._template.not_forked(name)
 
-    def born(self, name: str) -> None:
-        self._template.born(name)
+    def born(self) -> None:
+        self._template.born()
 
     def in_worker(self, name: str) -> None:
         self._template.in_worker(name)

@@ -50,12 +50,11 @@ def _first(channel: Channel) -> bytes | None:
     return None
 
 
-_forks = 0  # between this process and the first one that had this module: cheaper to ask than the pid
+_forks = [0]  # between this process and the first one that had this module: cheaper to ask than the pid
 
 
 def _count_fork() -> None:
-    global _forks
-    _forks += 1
+    _forks[0] += 1
 
 
 os.register_at_fork(after_in_child=_count_fork)
@@ -68,7 +67,7 @@ class Worker:
         self._channel = channel
         self._board = board
         self._slot = slot
-        self._forks = _forks
+        self._forks = _forks[0]
         self._limits = limits
         self._limited = limits != Limits()
         self._born = time.monotonic()
@@ -170,7 +169,7 @@ class Worker:
             answer = frames.ERROR
             data, flags, mem = self._told(error)
             del error
-        if _forks != self._forks:
+        if _forks[0] != self._forks:
             os.write(
                 2, b"frostfork: a task has returned in a fork of its worker, too: that process ends here\n"
             )
