@@ -344,6 +344,11 @@ def heap_drain(size_t largest, size_t most):
     return (_heap.chunks, _heap.bytes, bool(_heap.capped))
 
 
+def heap_held():
+    """Bytes that are held."""
+    return _heap.bytes
+
+
 def heap_release():
     """Give all of them back."""
     ff_heap_release(&_heap)

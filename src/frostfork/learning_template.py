@@ -114,6 +114,8 @@ class LearningTemplate(Template):
     # --- the hooks of a template
 
     def begin(self) -> None:
+        # log.warning() writes whole lines, which handlers write out.
+        self.writes_nothing = type(self).before_fork is LearningTemplate.before_fork
         for name in self._preload:
             importlib.import_module(name)
         policy = PreloadPolicy(installed=find_installed()) if self._policy is None else self._policy

@@ -29,11 +29,18 @@ from frostfork._zygote.setup import Setup
 from frostfork._zygote.signals import Waker, hold, release, wait_readable
 from frostfork._zygote.template import Template
 from frostfork.fork import fork, fork_quietly
-from frostfork.steps import drain_pools
+from frostfork.steps import drain_heap, drain_pools
 
 _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
 _BURST_SECONDS = 0.05  # after a fork, until the template is idle
 _ABORTED = 70  # what a worker ends with if not even its end worked
+
+
+def _flush() -> None:
+    """Else a worker would write out what it inherits, too."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 class Nursery:
@@ -71,6 +78,7 @@ class Nursery:
             rehearse(self._own())
             self._template.rehearse()
             _lasting.make_immortal(self._own())
+            drain_heap.again()
             drain_pools.again()
         except Exception:  # workers will share less
             traceback.print_exc()
@@ -118,6 +126,7 @@ class Nursery:
             self._in_template = False
             self._waker.listen()
             _inherited.settle()
+            _flush()
 
     def _own(self) -> list[object]:
         """What is there as long as this process and its workers are."""
@@ -214,9 +223,8 @@ class Nursery:
         except Exception:
             traceback.print_exc()
             others = ()
-        for stream in (sys.stdout, sys.stderr):  # else the worker would write out what it inherits, too
-            with contextlib.suppress(Exception):
-                stream.flush()
+        if not self._template.writes_nothing:
+            _flush()
         try:
             gate, key = os.pipe2(os.O_CLOEXEC)
         except OSError as error:

@@ -19,6 +19,7 @@ class Template:
 
     keep_fds: Collection[int] = ()
     watches_birth = False  # of the next worker
+    writes_nothing = False  # before a fork, to sys.stdout and sys.stderr
 
     def begin(self) -> None:
         """Once in each zygote, before it is ready: preload, warm up. An exception fails the start or replacement."""

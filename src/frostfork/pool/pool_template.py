@@ -25,6 +25,7 @@ class PoolTemplate(Template):
     def begin(self) -> None:
         self.rehearse()  # imports what workers need
         self._template.begin()
+        self.writes_nothing = self._is_bare or self._template.writes_nothing
         if self._is_bare:
             warmup(steps=_STEPS)
 

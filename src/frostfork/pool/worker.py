@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal's and socket's own functions would make enum work
+import _socket
 import os
 import pickle
-import signal
-import socket
 import struct
 import time
 from collections.abc import Sequence
@@ -69,10 +69,10 @@ class Worker:
         self._slot = slot
         self._forks = _forks[0]
         self._limits = limits
-        self._limited = limits != Limits()
+        self._limited = limits.any()
         self._born = time.monotonic()
         self._tasks = 0
-        self._socket = socket.socket(fileno=os.dup(channel.fd))
+        self._socket = _socket.socket(fileno=os.dup(channel.fd))
         self._patience: float | None = None
         self._in_task = False
         self._retiring = False
@@ -81,7 +81,7 @@ class Worker:
         self._meter = Meter(board, slot, limits.private_bytes)
 
     def run(self, start: bytes, baseline: bool) -> None:
-        signal.signal(signal.SIGINT, self._interrupted)
+        _signal.signal(_signal.SIGINT, self._interrupted)
         try:
             self._prepare(start)
             self._meter.begin(baseline)
@@ -142,7 +142,7 @@ class Worker:
             self._patience = seconds
             micros = 0 if seconds is None else max(1, int(seconds * 1e6))
             value = struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, value)
 
     def _do(self, kind: int, number: int, extra: int, flags: int, body: bytes, fd: int) -> None:
         value: Any = None

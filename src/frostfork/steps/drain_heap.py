@@ -53,6 +53,12 @@ def _resident() -> int:
         return int(statm.read().split()[1]) * PAGE_SIZE
 
 
+def again() -> None:
+    """What was freed since, if anything is held: the last thing before the first fork."""
+    if _core.heap_held():
+        drain_heap()
+
+
 def release() -> None:
     """Give back all that is held. Its use: before a large import, which then fills the holes."""
     _core.heap_release()
