@@ -16,7 +16,9 @@ _FUNCTIONS = {
         "Nursery._turn", "Nursery._patience", "Nursery._serve", "Nursery._fork_all", "Nursery._fork",
         "Nursery._become", "Nursery._child_ended", "Nursery._report",
     ),
-    "frostfork._zygote.signals": ("wait_readable", "Waker.fileno", "Waker.clear", "Waker._child_ended", "hold", "release"),
+    "frostfork._zygote.signals": (
+        "wait_readable", "Waker.fileno", "Waker.clear", "Waker._child_ended", "hold", "release",
+    ),
     "frostfork._zygote.brood": ("Brood.reap", "Brood._reap_all", "Brood._reap_one"),
     "frostfork._zygote.outbox": ("Outbox.__len__", "Outbox.put", "Outbox.flush", "Outbox.descriptors"),
     "frostfork._zygote.channel": (
