@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two system calls of a pool's channels.
+// The system calls of a pool's channels.
 //
 // Not Python's socket objects: those give up the GIL around each call, and in a process whose other thread computes
 // the GIL comes back only after its switch interval, which is a thousand times longer than a call that never waits.
@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 
 union control {
@@ -64,4 +65,10 @@ ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t
     }
   }
   return got;
+}
+
+int ff_channel_patience(int socket, int milliseconds) {
+  struct timeval time = {0};
+  if (milliseconds > 0) time = (struct timeval){milliseconds / 1000, milliseconds % 1000 * 1000};
+  return setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) < 0 ? -errno : 0;
 }

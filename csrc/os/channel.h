@@ -20,4 +20,7 @@ ssize_t ff_channel_send(int socket, const void *first, size_t n_first, const voi
 // out: how many came; *lost is whether some did not fit into this process's table of descriptors.
 ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t *n_fds, bool *lost, bool wait);
 
+// Receives that wait end with -EAGAIN after so many milliseconds; below 1: never. Returns 0 or a negative errno.
+int ff_channel_patience(int socket, int milliseconds);
+
 #endif

@@ -78,7 +78,7 @@ int ff_pool_drain(struct ff_pool_drain *drain, size_t most) {
       struct held *block = PyObject_Malloc(size);
       if (block == NULL) return -ENOMEM;
       ff_pool_look(&pool, (uintptr_t)block);  // for the first block in each
-      if (pool.block_size != size) {  // of another allocator
+      if (pool.block_size != size) {          // of another allocator
         PyObject_Free(block);
         ff_pool_release(drain);
         return -ENOTSUP;

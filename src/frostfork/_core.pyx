@@ -10,19 +10,22 @@ import sys
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
 from libc.errno cimport ENOBUFS as errno_ENOBUFS, ENOMEM as errno_ENOMEM, EPIPE as errno_EPIPE, errno as c_errno
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, dup
 
-from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, POLLIN, epoll_ctl, epoll_event, eventfd_write, poll, pollfd
+from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, epoll_ctl, epoll_event, eventfd_write
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.function cimport PyFunction_Check
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.pythread cimport PyThread_get_thread_ident
+
 cdef extern from "Python.h":
     unsigned int PyType_ClearCache()
-
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from frostfork._os cimport (
     FF_CHANNEL_FDS,
@@ -47,6 +50,7 @@ from frostfork._os cimport (
     ff_board_reset,
     ff_board_view,
     ff_board_withdraw,
+    ff_channel_patience,
     ff_channel_receive,
     ff_channel_send,
     ff_counts,
@@ -99,6 +103,9 @@ from frostfork._py cimport (
     ff_pool_release,
     ff_py_fork,
 )
+
+cdef extern from "Python.h":
+    bint PyCFunction_Check(object)
 
 # Bound once: a test that puts a mock in the place of gc.freeze must not change what a fork does.
 cdef object _freeze = gc.freeze
@@ -452,3 +459,7 @@ def libraries_loaded():
 
 include "_board.pxi"
 include "_channel.pxi"
+include "_outlet.pxi"
+include "_line.pxi"
+include "_desk.pxi"
+include "_runner.pxi"

@@ -59,7 +59,10 @@ def _logging() -> Iterator[object]:
     yield from _weak_set(logging._at_fork_reinit_lock_weakset)
     for reference in logging._handlerList:
         handler = reference()
-        if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):  # another may be dropped and is to close then
+        if getattr(handler, "stream", None) in (
+            sys.stdout,
+            sys.stderr,
+        ):  # another may be dropped and is to close then
             yield from (handler, handler.lock, *weakref.getweakrefs(handler))
 
 

@@ -15,7 +15,11 @@ from frostfork.journal import Journal
 from frostfork.observe import Observation, watch_code
 
 _SECONDS_TO_BEGIN = 60.0
-_AT_FORK = (("threading", "_after_fork"), ("logging", "_after_at_fork_child_reinit_locks"), ("random", "seed"))
+_AT_FORK = (
+    ("threading", "_after_fork"),
+    ("logging", "_after_at_fork_child_reinit_locks"),
+    ("random", "seed"),
+)
 
 
 class ObservedWorker:

@@ -161,17 +161,7 @@ cdef extern from "os/channel.h" nogil:
         int socket, const void *first, size_t n_first, const void *second, size_t n_second, int fd, bint wait
     )
     ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t *n_fds, bint *lost, bint wait)
-
-
-cdef extern from "poll.h" nogil:
-    enum: POLLIN
-
-    struct pollfd:
-        int fd
-        short events
-        short revents
-
-    int poll(pollfd *fds, unsigned long count, int milliseconds)
+    int ff_channel_patience(int socket, int milliseconds)
 
 
 cdef extern from "sys/epoll.h" nogil:

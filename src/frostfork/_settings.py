@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -17,12 +18,15 @@ def whole(name: str, value: object, least: int, or_none: bool = False) -> None:
         raise ConfigurationError(f"{name} is {value!r}; allowed are {none}whole numbers from {least}")
 
 
-def seconds(name: str, value: object, or_none: bool = False) -> None:
+def seconds(name: str, value: object, or_none: bool = False, most: float = math.inf) -> None:
+    """most: what is longer is refused, but for math.inf."""
     if value is None and or_none:
         return
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    if not fine or most < value < math.inf:  # type: ignore[operator]  # it is a number
         none = "None and " if or_none else ""
-        raise ConfigurationError(f"{name} is {value!r}; allowed are {none}seconds above 0")
+        limit = "" if math.isinf(most) else f" to {most:,.0f}"
+        raise ConfigurationError(f"{name} is {value!r}; allowed are {none}seconds above 0{limit}")
 
 
 def index(name: str, value: object) -> int:

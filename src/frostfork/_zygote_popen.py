@@ -69,9 +69,12 @@ class ZygotePopen(popen_fork.Popen):
     def _pickled(self, process_obj: Any) -> int:
         """A file in memory that holds what forkserver would write into a pipe while the process reads."""
         buffer = io.BytesIO()
+        preparation = spawn.get_preparation_data(
+            process_obj._name
+        )  # raises where the main module has no guard
         set_spawning_popen(self)  # type: ignore[arg-type]  # it wants no more than ours has
         try:
-            reduction.dump(spawn.get_preparation_data(process_obj._name), buffer)
+            reduction.dump(preparation, buffer)
             reduction.dump(process_obj, buffer)
         except Exception as error:
             if hasattr(error, "add_note"):  # from Python 3.11 on

@@ -17,15 +17,8 @@ if TYPE_CHECKING:
 
 # In this order: what moves objects comes before what pins them, and what pins them before what moves their pages.
 STEPS = (
-    "preload",
-    "reserve",
-    "compact_code",
-    "drain_heap",
-    "immortalize",
-    "collapse",
-    "merge",
-    "freeze",
-    "drain_pools",
+    *("preload", "reserve", "compact_code", "drain_heap", "immortalize", "collapse", "merge"),
+    *("freeze", "drain_pools"),
 )
 DEFAULT = tuple(name for name in STEPS if name != "merge")
 

@@ -39,7 +39,8 @@ class Zygote:
     template: what the zygote does beside forking: see Template.
     start: how the root is started. "fork" is quick, shares what this process has imported, and is allowed only while
         this process has no other thread; "exec" starts a new interpreter, at any time; "auto" is "fork" where that is
-        safe, else "exec". With "exec" the template is pickled.
+        safe, else "exec". With "exec" the template is pickled. A root that was killed is started anew like this, but
+        not by fork from a process that has threads by then.
     on_owner_death: "kill" ends workers at once when this process ends, however it does; "drain" lets them finish.
     keep_fds: descriptors that the zygote and its workers inherit from this process, under the same numbers.
     ready_timeout: seconds until the template has begun.
@@ -161,6 +162,7 @@ class Zygote:
         timeout: seconds until the zygote has forked: it may be busy with its template's work.
         OSError: the fork was refused (EAGAIN, ENOMEM), or there are too many descriptors (EMFILE).
         """
+        _settings.instance("fds", fds, Sequence, or_none=True)
         each = None if fds is None or not len(fds) else [fds]
         return self.fork_many(1, target, tuple(args), fds=each, names=[name], env=env, timeout=timeout)[0]
 
@@ -180,6 +182,8 @@ class Zygote:
         args: a tuple for all of them, or a list with a tuple for each. fds, names: one for each.
         """
         fleet = self._running()
+        _settings.whole("count", count, 0)
+        _settings.seconds("timeout", timeout, or_none=True)
         for what, given in (
             ("fds", fds),
             ("names", names),
@@ -191,7 +195,11 @@ class Zygote:
             raise ValueError(f"a worker can be given {MOST_FDS} descriptors at most")
         if count == 0:
             return []
-        names = [name[:_MOST_NAME] for name in names or [""] * count]
+        names = list(names or [""] * count)
+        for name in names:
+            _settings.instance("name", name, str)
+        names = [name[:_MOST_NAME] for name in names]
+        env = _environment(env)
         bodies = _pickled(target, args if isinstance(args, list) else [args], env)
         parcels: list[Parcel] = []
         try:
@@ -207,6 +215,7 @@ class Zygote:
         An exception there becomes a ZygoteError with the zygote's traceback as its cause.
         """
         fleet = self._running()
+        _settings.instance("method", method, str)
         if method.startswith("_"):
             raise ValueError(f"{method!r} is not public")
         return fleet.call(method, args)
@@ -217,6 +226,7 @@ class Zygote:
         The old one goes when its workers have. ZygoteError: the new one failed, and the old one stays in charge.
         timeout: seconds for the template to begin; ready_timeout by default.
         """
+        _settings.seconds("timeout", timeout, or_none=True)
         return self._running().replace(timeout)
 
     # --- what it is
@@ -235,9 +245,10 @@ class Zygote:
         """Whether the zygote in charge is. If not, the next fork() starts another."""
         self._check_owner()
         fleet = self._fleet
-        return (
-            not self._closed and fleet is not None and fleet.current is not None and fleet.current.is_alive()
-        )
+        if self._closed or fleet is None:
+            return False
+        fleet.tidy()
+        return fleet.current is not None and fleet.current.is_alive()
 
     def _in_charge(self) -> Handle:
         handle = self._running().current
@@ -274,10 +285,18 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def _pickled(
-    target: object, each: list[tuple[object, ...]], env: Mapping[str, str | None] | None
-) -> list[bytes]:
-    environment = pickle.dumps(dict(env or {}))
+def _environment(env: Mapping[str, str | None] | None) -> dict[str, str | None]:
+    _settings.instance("env", env, Mapping, or_none=True)
+    for name, value in (env or {}).items():
+        if not isinstance(name, str) or not isinstance(value, (str, type(None))):
+            raise TypeError(f"env must have strings or None under strings, not {value!r} under {name!r}")
+        if not name or "=" in name or "\0" in name or "\0" in (value or ""):
+            raise ValueError(f"env has {name!r}: {value!r}, which cannot be an environment variable")
+    return dict(env or {})
+
+
+def _pickled(target: object, each: list[tuple[object, ...]], env: dict[str, str | None]) -> list[bytes]:
+    environment = pickle.dumps(env)
     try:
         return [environment + pickle.dumps((target, tuple(args))) for args in each]
     except Exception as error:

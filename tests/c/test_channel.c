@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include "check.h"
 #include "os/channel.h"
@@ -62,9 +63,26 @@ static void full(void *unused) {
   CHECK_EQUAL(sent, -EAGAIN);
 }
 
+static void patience(void *unused) {
+  (void)unused;
+  char got[4];
+  int fds[4];
+  size_t n_fds = 4;
+  bool lost;
+  make();
+  CHECK_EQUAL(ff_channel_patience(pair[1], 1), 0);
+  CHECK_EQUAL(ff_channel_receive(pair[1], got, sizeof got, fds, &n_fds, &lost, true), -EAGAIN);
+  struct timeval left;
+  socklen_t size = sizeof left;
+  CHECK_EQUAL(ff_channel_patience(pair[1], 0), 0);
+  CHECK(getsockopt(pair[1], SOL_SOCKET, SO_RCVTIMEO, &left, &size) == 0 && left.tv_sec == 0 && left.tv_usec == 0);
+  CHECK_EQUAL(ff_channel_patience(-1, 1), -EBADF);
+}
+
 int main(void) {
   in_child(bytes, NULL);
   in_child(descriptors, NULL);
   in_child(full, NULL);
+  in_child(patience, NULL);
   return 0;
 }

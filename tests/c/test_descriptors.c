@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "check.h"
@@ -41,8 +42,23 @@ static void many(void *unused) {
   CHECK(read(ends[0], &byte, 1) == 0);
 }
 
+// The limit may be lowered below what is open.
+static void beyond_the_limit(void *unused) {
+  (void)unused;
+  int ends[2];
+  char byte;
+  CHECK(pipe(ends) == 0);
+  int high = fcntl(ends[1], F_DUPFD, 900);
+  close(ends[1]);
+  struct rlimit low = {64, 64};
+  CHECK(high >= 900 && setrlimit(RLIMIT_NOFILE, &low) == 0);
+  CHECK_EQUAL(ff_descriptors_release(ends, 1, NULL, 0), 0);
+  CHECK(read(ends[0], &byte, 1) == 0);
+}
+
 int main(void) {
   in_child(released, NULL);
   in_child(many, NULL);
+  in_child(beyond_the_limit, NULL);
   return 0;
 }

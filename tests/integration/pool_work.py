@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -73,6 +75,11 @@ def die_once(path: str, number: int) -> int:
     if not Path(path).exists():
         Path(path).touch()
         die(number)
+    return os.getpid()
+
+
+def stop_at_exit() -> int:
+    atexit.register(os.kill, os.getpid(), signal.SIGSTOP)
     return os.getpid()
 
 

@@ -312,6 +312,10 @@ def test_a_main_module_that_makes_a_pool_when_imported_is_told(tmp_path: Path) -
         ({"retries": 1.5}, "retries is 1.5; allowed are whole numbers from 0"),
         ({"refork_after": 0}, "refork_after is 0; allowed are None and whole numbers from 1"),
         ({"max_unavailable": 0}, "max_unavailable is 0; allowed are whole numbers from 1"),
+        (
+            {"max_unavailable": 2},
+            "max_unavailable is 2; allowed are whole numbers from 1 to max_workers, 1",
+        ),
         ({"ready_timeout": -1}, "ready_timeout is -1; allowed are seconds above 0"),
         ({"heartbeat": 0}, "heartbeat is 0; allowed are seconds above 0"),
         ({"zygote": 3}, "zygote must be of type Zygote or None, not 3"),
@@ -343,3 +347,54 @@ def test_a_zygote_that_is_given_is_started() -> None:
         assert zygote.alive
     finally:
         zygote.close()
+
+
+def test_a_module_that_makes_a_pool_while_it_is_imported_is_told(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text(
+        "from frostfork import ForkPool\n"
+        "def early(): return 1\n"
+        "pool = ForkPool(1, start='fork')\n"
+        "def late(*args): return 2\n"
+    )
+    program = """
+    import half
+    print(half.pool.submit(half.early).result())
+    for error in (half.pool.submit(half.late).exception(), half.pool.submit(max, 1, key=half.late).exception()):
+        print(type(error).__name__, str(error).partition(": ")[2])
+    half.pool.shutdown()
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=WAIT, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    first, *others = ran.stdout.splitlines()
+    assert first == "1" and len(others) == 2, ran.stderr
+    assert all(
+        each.startswith("AttributeError half was being imported when the pool was made") for each in others
+    )
+
+
+@pytest.mark.parametrize("start", ["fork", "exec"])
+def test_development_mode_has_nothing_to_say(tmp_path: Path, start: str) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import gc, sys
+            from frostfork import ForkPool
+
+            def collect():
+                return gc.collect() and 0
+
+            if __name__ == "__main__":
+                with ForkPool(2, start=sys.argv[1]) as pool:
+                    assert list(pool.map(abs, range(100))) == list(range(100))
+                    assert pool.submit(collect).result(20) == 0
+            """
+        )
+    )
+    with open(tmp_path / "said", "w+b") as said:
+        command = [sys.executable, "-X", "dev", str(file), start]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=60, check=True)
+        said.seek(0)
+        assert said.read().decode() == ""

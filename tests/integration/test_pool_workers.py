@@ -26,6 +26,7 @@ from frostfork import (
     Zygote,
     _worker,
 )
+from tests.conftest import open_descriptors
 from tests.integration import pool_work as work
 from tests.integration.forking import run_script
 from tests.integration.pool_work import WAIT, until
@@ -102,6 +103,13 @@ def test_unshared_pages_are_counted_where_there_is_a_baseline() -> None:
         assert unshared is not None and 0 <= unshared < 8192  # what is new was never shared
 
 
+def test_without_a_baseline_unshared_pages_are_not_known() -> None:
+    with ForkPool(1) as pool:
+        pool.submit(work.eat, 1 << 20).result(WAIT)
+        until(lambda: pool.stats().workers[0].private_bytes is not None)
+        assert pool.stats().workers[0].unshared_pages is None
+
+
 def test_idle_workers_are_recycled_for_their_age() -> None:
     with ForkPool(1, recycle=RecyclePolicy(max_age=0.3), heartbeat=0.05) as pool:
         first = pool.submit(work.pid).result(WAIT)
@@ -154,6 +162,27 @@ def test_a_worker_that_is_to_go_goes_when_its_result_was_waited_for(tmp_path: Pa
         assert {each.generation for each in pool.stats().workers} == {2}
 
 
+def test_refork_tells_the_generation_that_comes() -> None:
+    with ForkPool(1) as pool:
+        assert pool.refork() == 2
+        until(lambda: pool.stats().generation == 2)
+        until(lambda: {each.generation for each in pool.stats().workers} == {2})
+        os.kill(pool._zygote.pid, signal.SIGKILL)
+        coming = pool.refork()
+        assert coming == 3
+        until(lambda: {each.generation >= coming for each in pool.stats().workers} == {True})
+    assert pool.refork() == pool.stats().generation
+
+
+def test_a_refork_leaves_no_descriptor_behind() -> None:
+    with ForkPool(1) as pool:
+        until(lambda: all_idle(pool))
+        before = len(open_descriptors())
+        generation = pool.refork()
+        until(lambda: {each.generation for each in pool.stats().workers} == {generation})
+        until(lambda: len(open_descriptors()) == before)
+
+
 def test_refork_after_so_many_tasks() -> None:
     with ForkPool(2, refork_after=50) as pool:
         assert list(pool.map(work.double, range(60))) == [2 * each for each in range(60)]
@@ -179,6 +208,19 @@ def test_a_stopped_worker_is_found_and_replaced(busy: bool) -> None:
             assert isinstance(error, WorkerDied) and error.pid == stopped and "stopped" in str(error)
         until(lambda: stopped not in pids(pool) and len(all_idle(pool)) == 2)
         assert [pool.submit(work.double, each).result(WAIT) for each in range(10)] == list(range(0, 20, 2))
+
+
+@pytest.mark.parametrize("why", ["refork", "recycle"])
+def test_a_worker_that_is_stopped_when_it_is_to_end_is_killed_soon(why: str) -> None:
+    recycle = RecyclePolicy(max_tasks=1 if why == "recycle" else None)
+    with ForkPool(1, recycle=recycle) as pool:
+        worker = pool.submit(work.stop_at_exit).result(WAIT)
+        began = time.monotonic()
+        if why == "refork":
+            pool.refork()
+        until(lambda: worker not in pids(pool))
+        assert time.monotonic() - began < 8  # and not 10, or never
+        assert pool.submit(work.pid).result(WAIT) != worker
 
 
 def test_a_long_task_is_no_sign_of_trouble() -> None:

@@ -21,6 +21,7 @@ import pytest
 
 import frostfork
 from frostfork import ConfigurationError, Worker, Zygote, ZygoteError
+from tests.conftest import open_descriptors
 from tests.integration import zygote_work as work
 
 SECONDS = 30.0
@@ -166,6 +167,21 @@ def test_what_is_asked_wrongly(zygote: Zygote) -> None:
         zygote.fork("os:getpid", (threading.Lock(),))
     with pytest.raises(ValueError, match="not public"):
         zygote.call("_reap")
+    wrong: dict[str, tuple[object, str]] = {
+        "name": (5, "name must be of type str"),
+        "fds": (5, "fds must be of type Sequence"),
+        "timeout": (float("nan"), "timeout is nan; allowed"),
+        "env": ({"A": 5}, "strings or None under strings, not 5 under 'A'"),
+    }
+    for option, (value, said) in wrong.items():
+        with pytest.raises((TypeError, ConfigurationError), match=said):
+            zygote.fork("os:getpid", **{option: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot be an environment variable"):
+        zygote.fork("os:getpid", env={"A=B": "C"})
+    with pytest.raises(ConfigurationError, match="count is -1"):
+        zygote.fork_many(-1, "os:getpid")
+    with pytest.raises(ConfigurationError, match="timeout is -1"):
+        zygote.replace(-1)
     assert zygote.fork(work.code, [4]).wait(SECONDS).code == 4
     with pytest.raises(ConfigurationError, match="start must be one of auto, fork, exec"):
         Zygote(start="spawn")
@@ -274,7 +290,12 @@ def test_replacement_begins_anew_and_the_old_zygote_goes_with_its_workers(zygote
 
 @pytest.mark.parametrize(
     ("fail", "said"),
-    [("raise", "the preload is broken"), ("exit", "the template left"), ("die", "ended before it was ready")],
+    [
+        ("raise", "the preload is broken"),
+        ("explain", "the preload is broken\nfor more"),
+        ("exit", "the template left"),
+        ("die", "ended before it was ready"),
+    ],
 )
 @pytest.mark.parametrize("start", ["fork", "exec"])
 def test_start_that_fails_leaves_nothing(start: str, fail: str, said: str) -> None:
@@ -318,6 +339,19 @@ def test_replacement_that_fails_leaves_the_old_zygote_in_charge(tmp_path: Path, 
         path.unlink()
         assert zygote.replace() == 2
         assert zygote.fork(work.code, (7,)).wait(SECONDS).code == 7
+
+
+def test_nothing_is_kept_of_a_zygote_that_was_replaced(zygote: Zygote) -> None:
+    before = len(open_descriptors())
+    worker = zygote.fork("signal:pause")
+    zygote.replace()
+    worker.kill()
+    worker.wait(SECONDS)
+    del worker
+    end = time.monotonic() + SECONDS
+    while zygote.alive and len(open_descriptors()) > before and time.monotonic() < end:
+        time.sleep(0.005)
+    assert len(open_descriptors()) == before
 
 
 def test_forks_go_on_while_a_replacement_begins(tmp_path: Path) -> None:

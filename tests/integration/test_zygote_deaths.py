@@ -129,6 +129,49 @@ def test_owner_root_and_zygotes_are_killed_together(watch: Any, start: str) -> N
         assert family.left(5) == []
 
 
+OTHERS = """
+    import json, os, resource, signal, sys, time
+    import psutil
+    from frostfork import Zygote
+    from tests.integration import zygote_work as work
+    start, what = sys.argv[1:]
+    zygote = Zygote(work.Recorder(), start=start).start()
+    if what == "execute":
+        worker = zygote.fork("os:execv", ("/bin/sleep", ["sleep", "600"]))
+        end = time.monotonic() + 30
+        while psutil.Process(worker.pid).name() != "sleep" and time.monotonic() < end:
+            time.sleep(0.005)
+    else:
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        zygote.call("limit", resource.RLIMIT_NPROC, hard)
+        reader, ready = os.pipe()
+        worker = zygote.fork(work.announce_and_sleep, fds=[ready])
+        os.read(reader, 1)
+    root = [child.pid for child in psutil.Process().children()]
+    print(json.dumps([[*root, zygote.pid], worker.pid]), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "exec"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "execute",
+        pytest.param(
+            "be nobody", marks=pytest.mark.skipif(os.getuid() != 0, reason="it cannot become another user")
+        ),
+    ],
+)
+def test_a_worker_that_became_something_else_ends_with_the_others(watch: Any, start: str, what: str) -> None:
+    with owner(OTHERS, start, what) as process:
+        others, worker = said(process)
+        left = watch([worker])
+        for pid in (*others, process.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert left.left(5) == []
+
+
 @pytest.mark.parametrize("start", ["fork", "exec"])
 def test_owner_is_killed_and_workers_drain(watch: Any, start: str) -> None:
     with owner(FAMILY, start, "drain", "replaced") as process:
@@ -204,6 +247,50 @@ def test_end_of_an_orphan_is_told_by_poll_alone() -> None:
         while worker.poll() is None and time.monotonic() < end:
             select.select([], [], [], 0.01)
         assert worker.wait(0).code == 0
+
+
+@contextlib.contextmanager
+def another_thread() -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def kill_root(zygote: Zygote) -> None:
+    ends = Watched([zygote.pid, *(child.pid for child in psutil.Process().children())])
+    ends.end()
+
+
+def test_a_root_is_not_forked_from_threads_when_it_was_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even if fork was asked for: when it was, there were none."""
+    monkeypatch.setattr(work, "mark", 7)
+    with Zygote(work.Recorder(), start="fork") as zygote:
+        assert zygote.fork(work.tell_mark).wait(SECONDS).code == 7
+        kill_root(zygote)
+        assert zygote.fork(work.tell_mark).wait(SECONDS).code == 7
+        assert not caplog.records
+        with another_thread():
+            kill_root(zygote)
+            assert zygote.fork(work.tell_mark).wait(SECONDS).code == 0
+        assert [record.name for record in caplog.records] == ["frostfork.zygote"]
+        assert "this process has threads now" in caplog.text
+
+
+def test_a_root_that_can_only_be_forked_is_not_replaced_under_threads() -> None:
+    with Zygote(work.Unpicklable(), start="fork") as zygote:
+        with another_thread():
+            kill_root(zygote)
+            for _ in range(2):
+                with pytest.raises(ZygoteError, match="cannot be pickled"):
+                    zygote.fork(work.code)
+        assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
 
 
 def test_zygote_that_dies_in_the_middle_of_a_call() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -123,6 +124,16 @@ def test_zygote_may_open_no_more() -> None:
         assert zygote.call("descriptors_open") == is_open
         assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
         os.close(null)
+
+
+def test_descriptors_beyond_a_lowered_limit() -> None:
+    """What was opened before the limit was lowered is no reason not to start."""
+    high = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 900)
+    try:
+        with limited(resource.RLIMIT_NOFILE, 512), Zygote(start="fork") as zygote:
+            assert zygote.fork(work.code, [4]).wait(SECONDS).code == 4
+    finally:
+        os.close(high)
 
 
 def test_owner_may_open_no_more() -> None:

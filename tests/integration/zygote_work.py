@@ -28,6 +28,8 @@ class Recorder(Template):
         self.seen.append(("begin", os.getpid(), threading.active_count()))
         if self.fail == "raise":
             raise ValueError("the preload is broken")
+        if self.fail == "explain":
+            raise ValueError("the preload is broken\nfor more information see elsewhere")
         if self.fail == "exit":
             sys.exit("the template left")
         if self.fail == "die":
@@ -134,6 +136,13 @@ class Unpicklable(Recorder):
         raise TypeError("this template is here to stay")
 
 
+mark = 0
+
+
+def tell_mark() -> int:
+    return mark
+
+
 def code(number: object = None) -> object:
     return number
 
@@ -157,6 +166,11 @@ def announce_and_wait(fds: Sequence[int]) -> None:
     """Say that it runs, and wait for the end of the other."""
     os.write(fds[1], b"r")
     os.read(fds[0], 1)
+
+
+def announce_and_sleep(fds: Sequence[int]) -> None:
+    os.write(fds[0], b"r")
+    time.sleep(600)
 
 
 def raise_error() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from frostfork import RemoteError
-from frostfork._core import Board, Channel, Line
+from frostfork._core import Board, Channel, Line, Task
 from frostfork.pool.breaker import Breaker
 from frostfork.pool.outcome import decode_error, encode_error
 from frostfork.pool.payload import LARGE_BYTES, TABLE, Payload, decode, encode, frame
@@ -105,9 +105,9 @@ def test_a_line_keeps_what_does_not_fit_for_later() -> None:
     one, two = socket.socketpair()
     board = Board(1)
     try:
-        line = Line(one.fileno(), board, 0, "owner")
-        tasks = [Task() for _ in range(300)]
-        sent = [line.assign(task, 2, 0, bytes(5000), 0) for task in tasks]
+        line = Line(one.fileno(), board, 0)
+        tasks = [Task(None, b"") for _ in range(300)]
+        sent = [line.assign(task, bytes(5000), 0) for task in tasks]
         assert sent[0] and not sent[-1] and line.unsent and line.sent == 300
         receiver = Channel(two.fileno())
         numbers: list[int] = []
@@ -119,31 +119,21 @@ def test_a_line_keeps_what_does_not_fit_for_later() -> None:
         assert line.withdraw() == tasks[1:] and list(line.inflight) == tasks[:1]
         assert board.look(0)[:2] == (1, 1)
         two.close()
-        assert line.assign(Task(), 2, 0, b"", 0)  # nobody is there: that is told elsewhere
+        assert line.assign(Task(None, b""), b"", 0)  # nobody is there: that is told elsewhere
     finally:
         board.close()
         one.close()
         two.close()
 
 
-class Task:
-    """As much of a future as a line knows."""
-
-    _number = 0
-    _link: object = None
-    _cond: object = None
-    _state = "PENDING"
-    _result: object = None
-
-
 def test_a_line_gives_results_to_their_tasks() -> None:
     one, two = socket.socketpair()
     board = Board(1)
     try:
-        line = Line(one.fileno(), board, 0, "owner")
-        tasks = [Task() for _ in range(4)]
+        line = Line(one.fileno(), board, 0)
+        tasks = [Task(None, b"") for _ in range(4)]
         for task in tasks:
-            line.assign(task, 2, 0, b"", 0)
+            line.assign(task, b"", 0)
         (waited_for,) = tasks[2:3]
         waited_for._cond = "somebody waits"
         worker = Channel(two.fileno())

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from frostfork._zygote import starting
+from frostfork._zygote import lifeline, starting
 from frostfork._zygote.channel import Parcel, pair
 from frostfork._zygote.handle import Gone, Handle
 from frostfork._zygote.link import Link
@@ -41,7 +41,7 @@ class Fleet:
         self._question = 0  # the number of the last one to the root; an interrupt may leave its answer behind
         self._beginning: Handle | None = None  # not yet ready
         self._starting = threading.RLock()  # held while a zygote is being started
-        self._lifeline, self._anchor = os.pipe2(os.O_CLOEXEC)
+        self._lifeline, self._anchor = lifeline.make()
         _fleets.add(self)
 
     # --- requests
@@ -82,6 +82,8 @@ class Fleet:
 
     def in_charge(self) -> Handle:
         """The zygote in charge; another one if that has ended."""
+        if self._former:
+            self.tidy()
         handle = self.current
         if handle is not None and handle.is_alive():
             return handle
@@ -107,11 +109,16 @@ class Fleet:
             if not former.link.tell(("retire",)):
                 _kill(former.link)  # it hangs; its workers go on
             self._former.append(former)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Let go of those that were replaced and have ended. No lock: who holds one may take long."""
         for each in self._former[:]:
             each.link.drain()
             if each.link.gone and not each.workers:
                 each.link.close()
-                self._former.remove(each)
+                with contextlib.suppress(ValueError):  # another thread was quicker
+                    self._former.remove(each)
 
     # --- starting
 
@@ -177,7 +184,8 @@ class Fleet:
             self._let_go(root)
         options = self._options
         setup = Setup(options.name, options.kill, self._lifeline, options.keep_fds, options.template, None)
-        self._root = RootHandle(self.orphan_ended, starting.choose(options.start), setup, options.import_main)
+        how = starting.choose(options.start, again=self._generation > 0)
+        self._root = RootHandle(self.orphan_ended, how, setup, options.import_main)
         return self._root
 
     # --- orphans

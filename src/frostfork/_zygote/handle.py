@@ -178,7 +178,7 @@ class Handle:
             self._begun.value = True
         elif kind == "failed":
             trace = message.take_body().decode("utf-8", "replace")
-            error = ZygoteError(f"the template failed to begin: {trace.strip().splitlines()[-1]}")
+            error = ZygoteError(f"the template failed to begin: {details[0]}")
             error.__cause__ = RemoteTraceback(trace)
             self._begun.value = error
 

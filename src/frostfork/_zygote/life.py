@@ -55,7 +55,7 @@ def _work(birth: Birth, setup: Setup, template: Template) -> int:
         } - {-1}
         become_worker(birth.name, birth.generation, keep, birth.foreign)
         if setup.kill:
-            lifeline.arm(setup.lifeline)
+            lifeline.arm(setup.lifeline, across_exec=True)
         os.close(setup.lifeline)
         _wait_for_announcement(birth.gate)
         template.in_worker(birth.name)

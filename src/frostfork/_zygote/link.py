@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from frostfork._zygote.channel import Channel, Message, Parcel, encode
+from frostfork._zygote.patience import LONGEST_SECONDS, milliseconds
 
 
 class Link:
@@ -73,7 +74,7 @@ class Link:
         poll.register(channel, select.POLLOUT)
         if pidfd >= 0:
             poll.register(pidfd, select.POLLIN)
-        left = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000 + 0.999))
+        left = milliseconds(None if deadline is None else deadline - time.monotonic())
         ready = [fd for fd, _ in poll.poll(left)]
         if not ready:
             raise TimeoutError("it has not taken what was sent")
@@ -89,7 +90,7 @@ class Link:
                         done() or self.gone
                     ):  # asked again: it may have come since, and nothing else may ever come
                         return done()
-                    left = None if deadline is None else deadline - time.monotonic()
+                    left = None if deadline is None else min(deadline - time.monotonic(), LONGEST_SECONDS)
                     if left is not None and left <= 0:
                         return False
                     if self._reader not in (0, me):
@@ -133,7 +134,7 @@ class Link:
             pidfd = self.pidfd
             if pidfd >= 0:  # a child of its own may keep the socket open beyond its end
                 poll.register(pidfd, select.POLLIN)
-            ready = poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999)))
+            ready = poll.poll(milliseconds(timeout))
             ended = any(fd == pidfd for fd, _ in ready)
         else:
             ended = self.has_ended()
@@ -168,7 +169,7 @@ class Link:
             return True
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(int(timeout * 1000)))
+        return bool(poll.poll(milliseconds(timeout)))
 
     def shut(self) -> None:
         """Let the other end see that there is nobody here any more."""

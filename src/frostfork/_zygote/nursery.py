@@ -33,6 +33,7 @@ from frostfork.steps import drain_heap, drain_pools
 
 _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
 _BURST_SECONDS = 0.05  # after a fork, until the template is idle
+_MOST_TEXT = 2000  # characters of an exception's own text
 _ABORTED = 70  # what a worker ends with if not even its end worked
 
 
@@ -64,8 +65,10 @@ class Nursery:
             with self._foreign_code():
                 self._template = self._setup.make_template()
                 self._template.begin()
-        except BaseException:
-            self._outbox.put(("failed",), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:])
+        except BaseException as error:
+            self._outbox.put(
+                ("failed", _said(error)), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:]
+            )
             return
         self._settle()
         self._outbox.put(("ready",))
@@ -131,7 +134,14 @@ class Nursery:
     def _own(self) -> list[object]:
         """What is there as long as this process and its workers are."""
         mine = (self._workers, self._ended, self._setup, self._setup.keep_fds, self._generation)
-        return [self, *mine, *self._channel.parts(), *self._outbox.parts(), self._waker, *self._template.parts()]
+        return [
+            self,
+            *mine,
+            *self._channel.parts(),
+            *self._outbox.parts(),
+            self._waker,
+            *self._template.parts(),
+        ]
 
     # --- the owner's wishes
 
@@ -189,8 +199,7 @@ class Nursery:
             with self._foreign_code():
                 body = pickle.dumps((True, getattr(self._template, method)(*arguments)))
         except BaseException as error:
-            said = "".join(traceback.format_exception_only(type(error), error)).strip()
-            body = pickle.dumps((False, (said, traceback.format_exc())))
+            body = pickle.dumps((False, (_said(error), traceback.format_exc())))
         try:
             self._outbox.put(("result", serial), body)
         except OSError as error:  # no descriptor for a memfd
@@ -304,3 +313,8 @@ class Nursery:
         if status is not None:
             self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))
         self._idle_at = 0.0
+
+
+def _said(error: BaseException) -> str:
+    """Its type and text, with its notes: more than the last line of its traceback, which may be a note's."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip()[:_MOST_TEXT]

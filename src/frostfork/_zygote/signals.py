@@ -10,6 +10,8 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
+from frostfork._zygote.patience import milliseconds
+
 # What a terminal, a service manager or `kill` sends to a group. The owner closes in order, or its end is seen.
 _FOR_THE_OWNER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ALL = tuple(map(int, signal.valid_signals()))
@@ -75,5 +77,4 @@ class Waker:
 
 def wait_readable(poll: select.poll, timeout: float | None) -> list[int]:
     """The descriptors with something to read, or hung up."""
-    milliseconds = None if timeout is None else max(0, int(timeout * 1000 + 0.999))
-    return [fd for fd, events in poll.poll(milliseconds) if events & ~select.POLLOUT]
+    return [fd for fd, events in poll.poll(milliseconds(timeout)) if events & ~select.POLLOUT]

@@ -19,10 +19,20 @@ from frostfork.errors import ZygoteError
 from frostfork.fork import fork
 
 
-def choose(start: str) -> str:
-    if start != "auto":
+def choose(start: str, again: bool = False) -> str:
+    """again: one was started before, and has ended; by now this process may have threads."""
+    if start == "exec" or (start == "fork" and not again):
         return start
-    return "fork" if _core.threads() == 1 else "exec"
+    if _core.threads() == 1:
+        return "fork"
+    if start == "fork":
+        import logging
+
+        logging.getLogger("frostfork.zygote").warning(
+            "the root of a zygote has ended; it was forked, and this process has threads now: the next root is a new "
+            "interpreter, without what this process has imported"
+        )
+    return "exec"
 
 
 def start_root(how: str, setup: Setup, import_main: bool) -> tuple[socket.socket, int]:

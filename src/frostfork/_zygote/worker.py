@@ -11,6 +11,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from frostfork._zygote.patience import milliseconds
 from frostfork.errors import ZygoteError
 
 if TYPE_CHECKING:
@@ -117,4 +118,4 @@ class Worker:
 def _wait_for_pidfd(pidfd: int, timeout: float | None) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999))))
+    return bool(poll.poll(milliseconds(timeout)))

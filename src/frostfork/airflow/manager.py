@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow import settings as airflow_settings
@@ -29,6 +30,7 @@ from frostfork.airflow import preparing
 from frostfork.airflow.command import replace_name
 from frostfork.airflow.file_process import ObservedFileProcess
 from frostfork.airflow.learning import DagFileLearner
+from frostfork.airflow.pacing import Pace
 from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import Settings, load
 from frostfork.airflow.zygote_parent import ALIKE, ZygoteParent
@@ -57,6 +59,7 @@ class SharedParentManager(DagFileProcessorManager):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
+        self._pace = Pace(self._parallelism)
         self._asked_to_end = False
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
@@ -155,10 +158,28 @@ class SharedParentManager(DagFileProcessorManager):
                     os.EX_OK
                 )  # Airflow takes that for a good end of the job, and its command returns
             return
+        self._fill(self._pace.waiting(len(self._processors)))
+
+    def _fill(self, slots: int) -> None:
+        all_slots = self._parallelism
         # Airflow's handlers raise SystemExit. Python runs them in the at-fork hooks if a signal comes during a fork,
         # and drops what a hook raises; or they leave a child that no list has yet.
         with DeferredSignals():
-            super()._start_new_processes()
+            self._parallelism = slots
+            try:
+                super()._start_new_processes()
+            finally:
+                self._parallelism = all_slots
+
+    def _collect_results(self) -> None:
+        ready = sum(process.is_ready for process in self._processors.values())
+        if not ready:
+            return
+        if not (self._asked_to_end or self._is_stale):
+            self._fill(self._pace.ready(ready) + ready)  # they have their slots until they are stored
+        began = time.monotonic()
+        super()._collect_results()
+        self._pace.stored(ready, time.monotonic() - began)
 
     def _wants_new_process(self) -> bool:
         if self.learner is not None:
@@ -174,6 +195,9 @@ class SharedParentManager(DagFileProcessorManager):
     # the three places that read, a signal may come while they wait for a child, and waits while they read.
 
     def _service_processor_sockets(self, timeout: float | None = 1.0) -> None:
+        if self._file_queue and len(self._processors) < self._parallelism:
+            moment = self._pace.wait()
+            timeout = moment if timeout is None else min(timeout, moment)
         self.selector.select(timeout)
         with DeferredSignals():
             super()._service_processor_sockets(timeout=0)

@@ -97,7 +97,7 @@ class Warming:
             self._own_code = self._watch.finish()
 
     def is_settled(self, files: int) -> bool:
-        """Whether all three are done, and every file was parsed again since the last import. files: how many are known."""
+        """Whether all that is done, and every file was parsed again since the last import."""
         return self._complete and self._quiet > files
 
     def run_if_due(self) -> None:

@@ -69,7 +69,7 @@ class Collector:
             os.eventfd_read(self._engine.bell)
         with self._engine.lock:
             sweep, self._engine.sweep = self._engine.sweep, False
-            unsettled = [link for link in self._engine.dispatcher.links if sweep or link.line.unsettled]
+            unsettled = [link for link in self._engine.dispatcher.links if sweep or link.unsettled]
         for link in unsettled:
             if not link.dead and not self._receive(link):
                 self._forget(link.socket.fileno())
@@ -87,12 +87,12 @@ class Collector:
 
     def _receive(self, link: Link) -> bool:
         """Whether there may be more."""
-        came = link.line.handle()
+        came = link.handle()
         if came:
             try:
                 self._engine.received(link, came)
             finally:
-                link.line.handled()
+                link.handled()
         return came is not None
 
     def _gone(self, link: Link) -> None:
@@ -107,14 +107,14 @@ class Collector:
         if ended is None and left > 0:
             self._engine.timers.add(0.001, self._bury, link, left - 0.001)
             return
-        if not link.line.seize():
+        if not link.seize():
             # Somebody waits in it for a result, perhaps for ever, if what the worker forked has the other end. What was
             # sent before can be read all the same.
             with contextlib.suppress(OSError):
                 link.socket.shutdown(socket.SHUT_RDWR)
             self._engine.timers.add(0.001, self._bury, link, left)
             return
-        while (came := link.line.receive()) is not None and came:
+        while (came := link.receive()) is not None and came:
             self._engine.received(link, came)
         for fd, each in list(self._pipes.items()):
             if each is link:

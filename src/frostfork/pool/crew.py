@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from frostfork._core import Board
 from frostfork._zygote.handle import NoAnswer
-from frostfork.errors import FrostforkError
+from frostfork.errors import FrostforkError, ZygoteError
 from frostfork.pool import frames, worker
 from frostfork.pool.breaker import Breaker
 from frostfork.pool.broken import PoolBroken
@@ -21,6 +21,7 @@ from frostfork.pool.collector import Collector
 from frostfork.pool.ending import describe
 from frostfork.pool.ends import Ends
 from frostfork.pool.engine import log
+from frostfork.pool.farewell import END_SECONDS, LOOK_SECONDS, Farewell
 from frostfork.pool.heart import Heart
 from frostfork.pool.hooks import Hooks
 from frostfork.pool.link import Link
@@ -28,11 +29,10 @@ from frostfork.pool.payload import plain
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
+    from frostfork.pool.outfit import Outfit
     from frostfork.recycle import RecyclePolicy
     from frostfork.zygote import Worker, Zygote
 
-_END_SECONDS = 10.0  # for a worker that was told to end
-_LOOK_SECONDS = 0.5
 _LONG_LIFE_SECONDS = 10.0  # whoever dies idle after this is no sign of a loop
 
 
@@ -46,7 +46,7 @@ class Crew:
         size: int,
         *,
         name: str,
-        start: bytes,
+        outfit: Outfit,
         recycle: RecyclePolicy,
         refork_after: int | None,
         max_unavailable: int,
@@ -59,7 +59,7 @@ class Crew:
         self._zygote = zygote
         self.size = size
         self._name = name
-        self._start = start
+        self._outfit = outfit
         self._recycle = recycle
         self._refork_after = refork_after
         self._max_unavailable = max_unavailable
@@ -67,6 +67,7 @@ class Crew:
         self._baseline = baseline
         self._hooks = hooks
         self._heart = Heart(engine, heartbeat)
+        self._farewell = Farewell(engine)
         self._random = random.Random()  # noqa: S311 - for jitter
         self._numbers = itertools.count(1)
         self._board_slots = 2 * size + 8
@@ -109,9 +110,15 @@ class Crew:
         self.engine.watching = True
         self._changed.set()
 
-    def refork(self) -> None:
+    def refork(self) -> int:
+        """The generation that comes next."""
+        try:
+            coming = self._zygote.generation + 1
+        except ZygoteError:  # it is closed
+            return self.generation
         self._refork_asked = True
         self._changed.set()
+        return coming
 
     # --- the crew's thread
 
@@ -191,7 +198,8 @@ class Crew:
         try:
             for _ in names:
                 ends.append(Ends())  # noqa: PERF401 - those that were made are closed if one cannot be
-            fds = [each.theirs(self._board.fd) for each in ends]
+            told, given = self._outfit.parts()
+            fds = [each.theirs(self._board.fd) + given for each in ends]
             try:
                 workers = self._zygote.fork_many(
                     len(names), worker.main, (), fds=fds, names=names, timeout=self._ready_timeout
@@ -200,7 +208,7 @@ class Crew:
                 self._replace()  # its workers go on; the next ones come from another
                 raise
             while workers:
-                self._add(workers[-1], names[len(workers) - 1], ends[len(workers) - 1])
+                self._add(workers[-1], names[len(workers) - 1], ends[len(workers) - 1], told)
                 workers.pop()
         finally:
             for forked in workers:
@@ -208,13 +216,13 @@ class Crew:
             for each in ends:
                 each.close()
 
-    def _add(self, forked: Worker, name: str, ends: Ends) -> None:
+    def _add(self, forked: Worker, name: str, ends: Ends, told: tuple[bool, bytes]) -> None:
         limits = self._recycle.limits(self._random)
         # At once: the collector puts slots back meanwhile, and one that two workers have mixes up their tasks.
         slot = self._slots.pop()
         try:
             self._board.reset(slot)
-            hello = plain((self._board_slots, slot, limits, self._baseline, self._start))
+            hello = plain((self._board_slots, slot, limits, self._baseline, told))
             link = Link(ends.socket, forked, name, self._board, slot, self.engine.poller)
         except BaseException:
             self._slots.append(slot)
@@ -268,8 +276,11 @@ class Crew:
                 return
             there = sum(link.ready and link.retiring is None for link in engine.dispatcher.links)
             room = there - (self.size - self._max_unavailable)
-            for link in self._old[: max(0, room)]:
+            going = self._old[: max(0, room)]
+            for link in going:
                 engine.dispatcher.retire(link, "refork")
+        for link in going:
+            self._farewell.watch(link)
 
     # --- what the collector tells
 
@@ -291,9 +302,7 @@ class Crew:
             self._changed.set()
 
     def retiring(self, link: Link) -> None:
-        if link.ended and not link.watched:
-            link.watched = True
-            self.engine.timers.add(_END_SECONDS, link.kill, "it did not end when told to")
+        self._farewell.watch(link)
         self._changed.set()
 
     def refused(self, link: Link, why: str) -> None:
@@ -315,14 +324,22 @@ class Crew:
             said = f"; the end of its standard error:\n{tail}" if tail else ""
             self._failed(f"worker {link.name} (process {link.pid}) {describe(code)} while idle{why}{said}")
         self._hooks.call("worker_exit", link.pid, link.name, code)
+        if link.generation < self.generation:
+            self.engine.timers.add(
+                LOOK_SECONDS, self._look_at_zygotes
+            )  # it may have been the last of its own
         self._changed.set()
+
+    def _look_at_zygotes(self) -> None:
+        with contextlib.suppress(ZygoteError):
+            _ = self._zygote.alive  # it lets go of those that have ended
 
     # --- the end
 
     def _finish(self) -> None:
         """Everything is done: end the workers, then the threads."""
         engine = self.engine
-        end = time.monotonic() + _END_SECONDS
+        end = time.monotonic() + END_SECONDS
         while True:
             with engine.lock:
                 links = list(engine.dispatcher.links)
@@ -334,12 +351,12 @@ class Crew:
             for link in links:
                 if late or link.is_stopped():
                     link.kill("it did not end when told to")
-            self._changed.wait(_LOOK_SECONDS)
+            self._changed.wait(LOOK_SECONDS)
             self._changed.clear()
         with contextlib.suppress(Exception):
             self._hooks.close()
         if self._renewal is not None:
-            self._renewal.join(_END_SECONDS)
+            self._renewal.join(END_SECONDS)
         self.collector.stopping = True
         engine.ring()
         self.collector.thread.join()

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from concurrent.futures._base import PENDING
 from typing import TYPE_CHECKING
 
-from frostfork.pool.frames import TASK
-
 if TYPE_CHECKING:
+    from frostfork._core import Desk
     from frostfork.pool.future import TaskFuture
     from frostfork.pool.link import Link
 
@@ -25,23 +24,17 @@ class Dispatcher:
     once it has let it go.
     """
 
-    def __init__(self) -> None:
-        self.pending: deque[TaskFuture] = deque()
+    def __init__(self, desk: Desk) -> None:
+        self.pending: deque[TaskFuture] = desk.pending
         self.links: set[Link] = set()
         self.large: list[tuple[Link, TaskFuture]] = []
-        self.idle: dict[Link, None] = {}  # the last is asked first: its caches are warm
-        self.ahead: set[Link] = set()  # that have tasks beyond the first
+        self.idle: dict[Link, None] = desk.idle
+        self.ahead: set[Link] = desk.ahead
 
     def submit(self, future: TaskFuture) -> None:
-        """To an idle worker whose socket nobody looks at, if so: the caller sees to that."""
+        """To an idle worker, if there is one."""
         if self.idle and not self.pending:
-            link = self.idle.popitem()[0]
-            payload = future._payload
-            if future._timeout is None and isinstance(payload, bytes):
-                if not link.line.assign(future, TASK, 0, payload, future._flags):
-                    link.flush()
-            else:
-                self._send(link, future)
+            self._send(self.idle.popitem()[0], future)
         else:
             self.pending.append(future)
 
@@ -59,7 +52,7 @@ class Dispatcher:
                 future = pending.popleft()
                 if future._state == PENDING:
                     self._send(link, future, True)
-            if link.line.unsent:
+            if link.unsent:
                 link.flush()
             link.arm()
         if len(link.inflight) > 1:

@@ -19,13 +19,13 @@ from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING
 from typing import TYPE_CHECKING, Any, Protocol
 
+from frostfork._core import Desk
 from frostfork.errors import FrostforkError, TaskTimeout
 from frostfork.pool import frames
 from frostfork.pool.broken import PoolBroken
 from frostfork.pool.deadline import Deadlines
 from frostfork.pool.dispatcher import Dispatcher
 from frostfork.pool.ending import died
-from frostfork.pool.link import MOST_AHEAD
 from frostfork.pool.outcome import decode_error
 from frostfork.pool.payload import decode
 from frostfork.pool.timers import Timers
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
 _CLOSED = "cannot schedule new futures after shutdown"
 
-_ARM_SECONDS = 0.05
-_SHORT_MICROS = 20  # such tasks need no count of how many to send ahead
+_HEAR_SECONDS = 0.05
 
 log = logging.getLogger("frostfork.pool")
 
@@ -65,30 +64,23 @@ class Listener(Protocol):
         """It is gone, and its tasks are seen to."""
 
 
-class Engine:
+class Engine(Desk):
     """What the threads of a pool share. `lock` is held for short; no future ends and no user's code runs under it."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
-        _engines.add(self)
         # Not a plain lock: a collection of garbage may come in the middle of what is done under it, and end a
         # generator of map(), which cancels its futures. So may a signal handler that calls shutdown().
-        self.lock = threading.RLock()
-        self.dispatcher = Dispatcher()
+        super().__init__(threading.RLock())
+        self.owner = os.getpid()
+        _engines.add(self)
+        self.dispatcher = Dispatcher(self)
         self.timers = Timers()
         self.poller = select.epoll()
         self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.collector_ident: int | None = None
-        self.watching = True  # the listener wants to know when tasks end
-        self.forked = False  # this is a copy in a fork of the owner
-        self._unheard: Link | None = None  # was sent a task, and is heard by nobody yet
-        self._arming = False  # arm_all() is due soon
-        self.sweep = False  # workers may be idle without being known to be
-        self.closing = False  # takes no more
         self.deadlines = Deadlines(self)
         self.broken: PoolBroken | None = None
-        self.submitted = self.done = self.failed = self.retried = self.cancelled = 0
+        self.failed = self.retried = self.cancelled = 0
         self.listener: Listener  # is set before the threads start
 
     def ring(self) -> None:
@@ -99,16 +91,15 @@ class Engine:
 
     # --- the owner's threads
 
-    def submit(self, future: TaskFuture) -> None:
+    def queue(self, future: TaskFuture) -> None:
+        """Submit what cannot go to an idle worker at once."""
         try:
             with self.lock:
                 if self.closing:
                     raise PoolBroken(str(self.broken)) if self.broken else RuntimeError(_CLOSED)
                 self.submitted += 1
                 self.dispatcher.submit(future)
-                link = future._link
-                if link is None or link is not self._unheard or len(link.inflight) > 1:
-                    self._hear_all_but(link)
+                self.hear(future._link)
         except KeyboardInterrupt:
             self.sweep = True  # a worker may have been taken from the idle ones, and given nothing
             self.ring()
@@ -117,14 +108,6 @@ class Engine:
             self.deadlines.watch(future._hard_timeout)
         if self.dispatcher.large:
             self.write_large()
-
-    def _hear_all_but(self, link: Link | None) -> None:
-        """Of the worker that was just sent a task this thread may want to hear itself, by lead()."""
-        if self._unheard is not None:
-            self._unheard.arm()
-        if link is not None and len(link.inflight) > 1:
-            link.arm()
-        self._unheard = link
 
     def refuse(self, future: TaskFuture, error: BaseException) -> None:
         """What cannot be sent ends at once; a pool that takes nothing says so all the same."""
@@ -154,7 +137,7 @@ class Engine:
         """Mark it cancelled unless a worker has begun it."""
         if self.forked:
             return False
-        if self.lock._is_owned():  # type: ignore[attr-defined]
+        if self.lock._is_owned():
             # See the lock. What is being done is half done, so this waits.
             self.timers.add(0.0, future.cancel)
             self.ring()
@@ -218,7 +201,7 @@ class Engine:
 
     def received(self, link: Link, came: list[Frame]) -> None:
         """Frames of a worker."""
-        done, micros, came = link.line.settle(came)
+        done, micros, came = link.settle(came)
         if not came:
             self.settled(link, done, micros)
             return
@@ -262,7 +245,7 @@ class Engine:
         again = False
         ended = done + more
         with self.lock:
-            link.line.dirty = False
+            link.dirty = False
             self.done += done
             if ended:
                 link.took(micros / ended)
@@ -280,37 +263,14 @@ class Engine:
         if link.retiring is not None:
             self.listener.retiring(link)
 
-    def lead(self, future: TaskFuture, link: Link, timeout: float | None) -> None:
-        """Wait for the task's end in the worker's own socket, if that can be. The future may have no result then."""
-        wait = -1 if timeout is None else max(0, min(int(timeout * 1000), 2**31 - 1))
-        try:
-            taken = link.line.lead(future, self.epoll, wait, self.bell)
-            if taken is not None:
-                done, micros = taken
-                dispatcher = self.dispatcher
-                if dispatcher.pending or dispatcher.ahead or self.watching or not (done and link.is_plain):
-                    self.settled(link, done, micros)
-                else:  # the same for the plainest case: a round trip
-                    with self.lock:
-                        link.line.dirty = False
-                        self.done += done
-                        if micros > _SHORT_MICROS or link.depth < MOST_AHEAD:
-                            link.took(micros / done)
-                        if link.accepts:
-                            dispatcher.idle[link] = None
-                if not (self._arming or link.line.armed):
-                    # Whatever comes from it unasked is heard a little later.
-                    self._arming = True
-                    self.timers.add(_ARM_SECONDS, self._arm_all)
-                    self.ring()
-        except BaseException:
-            self.sweep = True  # the collector sees to what is left
-            self.ring()
-            raise
+    def hear_later(self) -> None:
+        """Let the collector hear all workers soon: what comes unasked from one that bring() has heard last."""
+        self.timers.add(_HEAR_SECONDS, self._hear_all)
+        self.ring()
 
-    def _arm_all(self) -> None:
+    def _hear_all(self) -> None:
         with self.lock:
-            self._arming = False
+            self.hearing_later = False
             for link in self.dispatcher.links:
                 link.arm()
 

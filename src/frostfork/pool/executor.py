@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -17,7 +18,8 @@ from frostfork.pool.engine import Engine
 from frostfork.pool.hooks import Hooks
 from frostfork.pool.main_names import MainNames
 from frostfork.pool.options import Options
-from frostfork.pool.payload import Calls, plain
+from frostfork.pool.outfit import Outfit
+from frostfork.pool.payload import Calls
 from frostfork.pool.pool_template import PoolTemplate
 from frostfork.pool.records import PoolStats, WorkerStats
 from frostfork.pool.tasks import Tasks
@@ -25,6 +27,7 @@ from frostfork.recycle import RecyclePolicy
 from frostfork.zygote import Template, Zygote
 
 T = TypeVar("T")
+_MOST_WORKERS = 1 << 22  # the kernel's PID_MAX_LIMIT
 
 
 class View(Tasks):
@@ -46,7 +49,8 @@ class ForkPool(Tasks):
     max_workers: by default as many as there are CPUs for this process. initializer(*initargs): runs in each worker.
     recycle: when a worker has done enough. timeout, hard_timeout, retries: see with_options().
     refork_after: after so many tasks the zygote is replaced, and all workers by children of the new one, of which at
-    most max_unavailable are missing at a time. ready_timeout: seconds for a worker to get ready.
+    most max_unavailable are missing at a time (no more than max_workers, if that is given).
+    ready_timeout: seconds for a worker to get ready.
     heartbeat: seconds between two looks at whether workers answer; one that does not is killed at the next.
     baseline: workers note their shared pages at birth (10 ns a page), so that stats() has their unshared ones.
     zygote: one to use, which stays open; else the pool has its own, with `template` and `start` as in Zygote.
@@ -78,11 +82,14 @@ class ForkPool(Tasks):
         worker_ready: Callable[[int, str], object] | None = None,
         worker_exit: Callable[[int, str, int | None], object] | None = None,
     ) -> None:
+        has_size = max_workers is not None
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
         max_workers = _settings.index("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        if max_workers > _MOST_WORKERS:
+            raise ValueError(f"max_workers must be {_MOST_WORKERS} at most: Linux has no more processes")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         hooks = {"before_fork": before_fork, "worker_ready": worker_ready, "worker_exit": worker_exit}
@@ -95,6 +102,10 @@ class ForkPool(Tasks):
         _settings.instance("name", name, str)
         _settings.whole("refork_after", refork_after, 1, or_none=True)
         _settings.whole("max_unavailable", max_unavailable, 1)
+        if has_size and max_unavailable > max_workers:
+            raise ConfigurationError(
+                f"max_unavailable is {max_unavailable}; allowed are whole numbers from 1 to max_workers, {max_workers}"
+            )
         _settings.seconds("ready_timeout", ready_timeout)
         _settings.seconds("heartbeat", heartbeat)
         if zygote is not None and (template is not None or start != "auto"):
@@ -102,34 +113,45 @@ class ForkPool(Tasks):
                 "template and start are for the pool's own zygote: one that is given has its own"
             )
         self._options = Options(timeout, hard_timeout, retries).checked()
-        beginning = plain((after_fork, initializer, initargs))
-        own = zygote is None
-        if zygote is None:
-            if start == "auto":
-                start = "fork" if _core.threads() == 1 else "exec"
-            names = MainNames.here()
-            zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote").start()
-            names = names if start == "fork" else names.known_to(zygote)
-        else:
-            zygote.start()
-            names = MainNames({}, complete=False)
-        self._calls = Calls(names)
-        self._zygote = zygote
-        self._engine = engine = Engine()
-        self._crew = Crew(
-            engine,
-            self._zygote,
-            max_workers,
-            name=name,
-            start=beginning,
-            recycle=recycle,
-            refork_after=refork_after,
-            max_unavailable=max_unavailable,
-            ready_timeout=ready_timeout,
-            heartbeat=heartbeat,
-            baseline=baseline,
-            hooks=Hooks(hooks, zygote.close if own else _nothing),
-        )
+        ends, undo = contextlib.ExitStack(), contextlib.ExitStack()
+        try:
+            outfit = Outfit(after_fork, initializer, initargs)
+            ends.callback(outfit.close)
+            if zygote is None:
+                if start == "auto":
+                    start = "fork" if _core.threads() == 1 else "exec"
+                outfit.check(start)
+                names = MainNames.here()
+                zygote = Zygote(PoolTemplate(template), start=start, name=f"{name}-zygote")
+                ends.callback(zygote.close)
+                zygote.start()
+                names = names if start == "fork" else names.known_to(zygote)
+            else:
+                zygote.start()
+                names = MainNames({}, complete=False)
+            self._calls = Calls(names)
+            self._zygote = zygote
+            self._engine = engine = Engine()
+            undo.callback(os.close, engine.bell)
+            undo.callback(engine.poller.close)
+            self._crew = Crew(
+                engine,
+                zygote,
+                max_workers,
+                name=name,
+                outfit=outfit,
+                recycle=recycle,
+                refork_after=refork_after,
+                max_unavailable=max_unavailable,
+                ready_timeout=ready_timeout,
+                heartbeat=heartbeat,
+                baseline=baseline,
+                hooks=Hooks(hooks, ends.close),
+            )
+        except BaseException:  # no descriptor can be had, or no memory, or something that was given is wrong
+            undo.close()
+            ends.close()
+            raise
         self._crew.begin()
         self._finalize = weakref.finalize(self, _let_end, self._engine, self._crew)
         self._finalize.atexit = False
@@ -191,10 +213,14 @@ class ForkPool(Tasks):
                 crew.died,
             )
 
-    def refork(self) -> None:
-        """Replace the zygote and then, by and by, all workers. It does not wait for that."""
+    def refork(self) -> int:
+        """Replace the zygote and then, by and by, all workers. Returns the number of the generation that is to come.
+
+        It does not wait for that: stats().generation shows when that generation, or a later one, has taken over.
+        If its zygote fails, it is logged, and the number is the next one's. After shutdown() nothing happens.
+        """
         self._engine.check_owner()
-        self._crew.refork()
+        return self._crew.refork()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; end the workers when what was submitted is done. With wait, return after that."""
@@ -215,10 +241,6 @@ class ForkPool(Tasks):
         raise FrostforkError(
             "a ForkPool cannot be sent to a worker: a task that needs a pool makes one of its own"
         )
-
-
-def _nothing() -> None:
-    pass
 
 
 def _let_end(engine: Engine, crew: Crew) -> None:

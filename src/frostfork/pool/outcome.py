@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import traceback
 
 from frostfork.errors import RemoteError
 from frostfork.pool.payload import Payload, decode, encode, plain
 
-_OURS = "frostfork.pool."
+_OURS = ("frostfork.pool.", "frostfork._core")
 
 
 class RemoteTraceback(Exception):
@@ -28,6 +29,7 @@ def encode_error(error: BaseException) -> bytes | Payload:
     start = error.__traceback__
     while start is not None and start.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
         start = start.tb_next
+    error = _explained(error)
     text = "".join(traceback.format_exception(type(error), error, start))
     described = f"{type(error).__module__}.{type(error).__qualname__}: {_text(error)}"
     try:
@@ -55,6 +57,19 @@ def decode_error(body: bytes, flags: int, fd: int) -> BaseException:
     # Not by assignment: a frozen dataclass refuses it.
     vars(BaseException)["__cause__"].__set__(found, RemoteTraceback(text))
     return found
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Of a name that a module lacks: a forked zygote has what had been imported of it when the pool was made."""
+    if isinstance(error, AttributeError):
+        for name, module in sys.modules.copy().items():
+            half = getattr(getattr(module, "__spec__", None), "_initializing", False)
+            if half and repr(name) in _text(error):
+                return AttributeError(
+                    f"{_text(error)}: {name} was being imported when the pool was made, and workers have it as it was "
+                    "then. Make the pool later, in a function"
+                )
+    return error
 
 
 def _text(error: BaseException) -> str:

@@ -13,10 +13,10 @@ import importlib
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from frostfork._core import Mapping
+from frostfork._core import Mapping, Names
 
 if TYPE_CHECKING:
     from frostfork.pool.main_names import MainNames
@@ -74,14 +74,14 @@ def encode(value: object, names: MainNames | None = None) -> bytes | Payload:
     try:
         data = pickle.dumps(value, 5, buffer_callback=buffers.append)
     except (pickle.PicklingError, AttributeError, TypeError):
-        cloudpickle = _cloudpickle()
+        cloudpickle = find_cloudpickle()
         if cloudpickle is None:
             raise
         buffers.clear()
         data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
     else:
         if names is not None and b"__main__" in data and (strange := _find_strange(value, names)):
-            cloudpickle = _cloudpickle()
+            cloudpickle = find_cloudpickle()
             if cloudpickle is not None:
                 buffers.clear()
                 data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
@@ -124,19 +124,18 @@ def _find_strange(value: object, names: MainNames) -> str:
     return finder.found
 
 
-class Calls:
+class Calls(Names):
     """Pickles calls. A function that goes by its name is pickled once, and workers look it up by that pickle."""
 
     def __init__(self, names: MainNames) -> None:
         self._names = names
-        self._known: dict[FunctionType, bytes] = {}
 
     def encode(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[bytes | Payload, int]:
         """What is to be sent, and the frame's flags. Raises what pickle raises."""
-        if type(function) is FunctionType and not kwargs:
-            head = self._known.get(function) or self._add(function)
+        if not kwargs and (type(function) is FunctionType or _is_of_module(function)):
+            head = self.known.get(function) or self._add(function)
             if head:
                 buffers: list[pickle.PickleBuffer] = []
                 try:
@@ -148,7 +147,7 @@ class Calls:
                         return head + data, CALL
         return encode((function, args, kwargs), self._names), 0
 
-    def _add(self, function: FunctionType) -> bytes:
+    def _add(self, function: Callable[..., Any]) -> bytes:
         """b"" for one that goes by value, or whose arguments may."""
         head = b""
         if function.__module__ != "__main__" or not self._names.lack(function):
@@ -158,10 +157,15 @@ class Calls:
                 name = b""  # the whole call may be tried with cloudpickle
             if name and len(name) < 1 << 16:
                 head = len(name).to_bytes(2, "little") + name
-        if len(self._known) >= _MOST_FUNCTIONS:
-            self._known.clear()
-        self._known[function] = head
+        if len(self.known) >= _MOST_FUNCTIONS:
+            self.known.clear()
+        self.known[function] = head
         return head
+
+
+def _is_of_module(function: object) -> bool:
+    """A function in C, and no method of an object, which would go along."""
+    return type(function) is BuiltinFunctionType and type(function.__self__) is ModuleType
 
 
 class Functions:
@@ -170,16 +174,18 @@ class Functions:
     def __init__(self) -> None:
         self._known: dict[bytes, Callable[..., Any]] = {}
 
-    def decode(self, body: bytes) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        end = 2 + body[0] + (body[1] << 8)
-        name = body[2:end]
+    def named(self, name: bytes) -> Callable[..., Any]:
         function = self._known.get(name)
         if function is None:
             function = pickle.loads(name)  # noqa: S301 - from our own kind
             if len(self._known) >= _MOST_FUNCTIONS:
                 self._known.clear()
             self._known[name] = function
-        return function, pickle.loads(body[end:])  # noqa: S301 - from our own kind
+        return function
+
+    def decode(self, body: bytes) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        end = 2 + body[0] + (body[1] << 8)
+        return self.named(body[2:end]), pickle.loads(body[end:])  # noqa: S301 - from our own kind
 
 
 def frame(payload: bytes | Payload) -> tuple[bytes, int, int]:
@@ -218,7 +224,7 @@ def plain(value: object) -> bytes:
     try:
         return pickle.dumps(value, 5)
     except (pickle.PicklingError, AttributeError, TypeError):
-        cloudpickle = _cloudpickle()
+        cloudpickle = find_cloudpickle()
         if cloudpickle is None:
             raise
         data: bytes = cloudpickle.dumps(value, 5)
@@ -246,7 +252,7 @@ def _write(fd: int, pieces: list[Any]) -> None:
 _found: list[ModuleType | None] = []
 
 
-def _cloudpickle() -> ModuleType | None:
+def find_cloudpickle() -> ModuleType | None:
     if not _found:
         module = None
         with contextlib.suppress(ImportError):

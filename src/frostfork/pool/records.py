@@ -19,6 +19,7 @@ class TaskRecord(NamedTuple):
 class WorkerStats(NamedTuple):
     """A worker. seconds: spent in tasks. private_bytes, unshared_pages: as last measured, None before and if unknown.
 
+    unshared_pages are known only of a pool with baseline=True.
     state: "starting", "idle", "busy", "retiring".
     """
 

@@ -11,13 +11,15 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from frostfork import _settings
 from frostfork.pool.future import TaskFuture
 from frostfork.pool.options import PLAIN
+from frostfork.pool.payload import CALL
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
     from frostfork.pool.options import Options
-    from frostfork.pool.payload import Calls
+    from frostfork.pool.payload import Calls, Payload
 
 T = TypeVar("T")
 
@@ -38,12 +40,15 @@ class Tasks(Executor):
         engine = self._engine
         if engine.forked:
             engine.check_owner()
-        try:
-            payload, flags = self._calls.encode(fn, args, kwargs)
-        except Exception as error:
-            future = TaskFuture(engine, b"", 0)
-            engine.refuse(future, error)
-            return future
+        payload: bytes | Payload | None = None if kwargs else self._calls.plain(fn, args)
+        flags = CALL
+        if payload is None:
+            try:
+                payload, flags = self._calls.encode(fn, args, kwargs)
+            except Exception as error:
+                future = TaskFuture(engine, b"", 0)
+                engine.refuse(future, error)
+                return future
         future = TaskFuture(engine, payload, flags)
         options = self._options
         if options is not PLAIN:
@@ -60,12 +65,15 @@ class Tasks(Executor):
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """As concurrent.futures' process pools have it. buffersize: no more than so many chunks are submitted ahead."""
+        chunksize = _settings.index("chunksize", chunksize)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
+        if timeout is not None and not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be None or seconds, not {timeout!r}")
         end = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables)  # noqa: B905 - ends with the shortest, as Executor.map does
         chunks = iter(lambda: tuple(itertools.islice(calls, chunksize)), ())

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from frostfork._zygote.patience import LONGEST_SECONDS
+
 
 class Timers:
     """Calls that one thread makes when they are due. Any thread may add; the GIL makes each heap operation whole."""
@@ -22,8 +24,10 @@ class Timers:
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._count), call, args))
 
     def wait_seconds(self) -> float | None:
-        """Until the next call; None for ever."""
-        return max(0.0, self._heap[0][0] - time.monotonic()) if self._heap else None
+        """Until the next call, or as long as poll() can wait; None for ever."""
+        if not self._heap:
+            return None
+        return min(max(0.0, self._heap[0][0] - time.monotonic()), LONGEST_SECONDS)
 
     def run(self) -> None:
         now = time.monotonic()
