@@ -15,7 +15,7 @@ import _signal  # type: ignore[import-not-found]  # signal's functions would mak
 import gc
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any, NamedTuple, NoReturn
 
 from frostfork import _core, _end, _inherited
@@ -103,10 +103,8 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def rehearse(own: Iterable[object]) -> None:
+def rehearse() -> None:
     """In a zygote that is ready, with all descriptors kept: what can be done of a worker's beginning without a trace.
-
-    own: objects of the zygote's whose attributes workers use.
 
     What was done once and again is not written any more by doing it: the code, once its instructions have been chosen,
     and the cache of attributes of classes, of which each entry lies on a page of its own.
@@ -114,18 +112,12 @@ def rehearse(own: Iterable[object]) -> None:
     who = _state.identity
     if who is None:
         return
-    _core.clear_type_cache()
     everything = {int(name) for name in os.listdir("/proc/self/fd")}
     for _ in range(_REHEARSALS):
         _inherited.rehearse()
         _core.release_descriptors((*everything, *kept, *_inherited.descriptors()), ())
         _core.signal_actions()
         _name(who)
-    for thing in own:
-        kind = type(thing)
-        if kind.__module__.startswith("frostfork."):
-            for name in (*vars(kind), *getattr(thing, "__dict__", ())):
-                getattr(kind, name, None)
 
 
 def _become(who: Identity, keep: Collection[int], drop: Collection[int] = ()) -> None:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from frostfork import _inherited, _lasting
+from frostfork import _inherited, _lasting, _lookups
 from frostfork._worker import rehearse
 from frostfork._zygote.brood import Brood, Child
 from frostfork._zygote.channel import Channel, Message
@@ -78,7 +78,8 @@ class Nursery:
     def _settle(self) -> None:
         """The last thing before the first fork."""
         try:
-            rehearse(self._own())
+            _lookups.refresh(self._own())
+            rehearse()
             self._template.rehearse()
             _lasting.make_immortal(self._own())
             drain_heap.again()
