@@ -86,7 +86,9 @@ with Zygote(Busy()) as zygote:
 """
     )
     assert after == before
-    assert died == ["closed"], "finalizers of the zygote's own objects work on, and its exit functions never run"
+    assert died == ["closed"], (
+        "finalizers of the zygote's own objects work on, and its exit functions never run"
+    )
 
 
 def test_numpys_numbers_in_the_zygote_are_what_the_template_seeded() -> None:
