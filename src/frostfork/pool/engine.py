@@ -365,11 +365,14 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 def _leave_to_the_owner() -> None:
     """In a fork of the owner: its workers must see their sockets closed when the owner is gone."""
+    if not _engines.data:  # as in each worker, which is to run no more code than it must
+        return
     for engine in list(_engines):
         engine.forked = True
         for link in list(engine.dispatcher.links):
             with contextlib.suppress(OSError):
                 link.socket.close()
+    _engines.clear()
 
 
 os.register_at_fork(after_in_child=_leave_to_the_owner)
