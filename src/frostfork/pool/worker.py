@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal's own functions would make enum work
 import os
 import pickle
-import signal
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -67,14 +67,14 @@ class Worker(Runner):
         self._functions = Functions()
         super().__init__(channel, board, slot, self._functions)
         self._limits = limits
-        self.limited = limits != Limits()
+        self.limited = limits.any()
         self._born = time.monotonic()
         self._patience: float | None = None
         self._alarm = Alarm()
         self._meter = Meter(board, slot, limits.private_bytes)
 
     def run(self, start: tuple[bool, bytes], given: list[int], baseline: bool) -> None:
-        signal.signal(signal.SIGINT, self._interrupted)
+        _signal.signal(_signal.SIGINT, self._interrupted)
         try:
             self._prepare(start, given)
             self._meter.begin(baseline)
