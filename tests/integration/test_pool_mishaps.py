@@ -398,3 +398,26 @@ def test_development_mode_has_nothing_to_say(tmp_path: Path, start: str) -> None
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=60, check=True)
         said.seek(0)
         assert said.read().decode() == ""
+
+
+@pytest.mark.parametrize("how", ["terminate_workers", "kill_workers"])
+def test_a_pool_that_is_ended_at_once_leaves_no_task_waiting(how: str) -> None:
+    with ForkPool(2, retries=3) as pool:
+        begun = [pool.submit(work.sleep, 60) for _ in range(2)]
+        queued = [pool.submit(abs, -1) for _ in range(50)]
+        large = pool.submit(len, bytes(1 << 20))
+        work.until(lambda: all(future.running() for future in begun))
+        pids = [os.pidfd_open(worker.pid) for worker in pool.stats().workers]
+        getattr(pool, how)()
+        for future in begun:  # in spite of retries: it is the pool that ends
+            with pytest.raises(PoolBroken, match=how):
+                future.result(WAIT)
+        assert all(future.cancelled() for future in queued)
+        assert large.cancelled() or isinstance(large.exception(WAIT), PoolBroken)
+        with pytest.raises(PoolBroken, match=how):
+            pool.submit(abs, 1)
+        for pidfd in pids:
+            assert select.select([pidfd], [], [], WAIT)[0], "a worker goes on"
+            os.close(pidfd)
+        getattr(pool, how)()
+    assert pool.stats().workers == ()

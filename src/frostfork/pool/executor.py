@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from frostfork import _core, _settings
 from frostfork.errors import ConfigurationError, FrostforkError
+from frostfork.pool.broken import PoolBroken
 from frostfork.pool.crew import Crew
 from frostfork.pool.engine import Engine
 from frostfork.pool.hooks import Hooks
@@ -236,6 +238,27 @@ class ForkPool(Tasks):
         self._crew.wake()
         if wait:
             self._crew.join()
+
+    def terminate_workers(self) -> None:
+        """End the pool at once and its workers by SIGTERM: what is not begun is cancelled, the rest gets PoolBroken."""
+        self._end_now(signal.SIGTERM, "terminate_workers")
+
+    def kill_workers(self) -> None:
+        """End the pool at once and its workers by SIGKILL: what is not begun is cancelled, the rest gets PoolBroken."""
+        self._end_now(signal.SIGKILL, "kill_workers")
+
+    def _end_now(self, number: signal.Signals, how: str) -> None:
+        engine = self._engine
+        engine.check_owner()
+        self.shutdown(wait=False, cancel_futures=True)
+        engine.abort(PoolBroken(f"the pool was ended by {how}()"))
+        with engine.lock:
+            for link in engine.dispatcher.links:
+                if not link.dead:
+                    engine.dispatcher.retire(link, how)
+                    with contextlib.suppress(OSError):
+                        link.worker.send_signal(number)
+        self._crew.wake()
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise FrostforkError(

@@ -14,6 +14,9 @@ import frostfork
 from frostfork.pool.outcome import RemoteTraceback
 
 _PATIENCE = 30.0
+# From 3.14 on.
+_TERMINATE = getattr(concurrent.futures.process, "_TERMINATE", "terminate")
+_KILL = getattr(concurrent.futures.process, "_KILL", "kill")
 
 
 class _Process:
@@ -25,8 +28,14 @@ class _Process:
     def terminate(self) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
 
-    def join(self) -> None:
-        if not select.select([self._pidfd], [], [], _PATIENCE)[0]:
+    def kill(self) -> None:
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def is_alive(self) -> bool:
+        return not select.select([self._pidfd], [], [], 0)[0]
+
+    def join(self, timeout: float = _PATIENCE) -> None:
+        if not select.select([self._pidfd], [], [], timeout)[0]:
             raise AssertionError("the worker has not ended")
 
     def __del__(self, close=os.close) -> None:
@@ -50,6 +59,21 @@ class ProcessPoolExecutor(frostfork.ForkPool):
     ):
         recycle = frostfork.RecyclePolicy(max_tasks=max_tasks_per_child, jitter=0.0)
         super().__init__(max_workers, initializer=initializer, initargs=initargs, recycle=recycle)
+
+    def terminate_workers(self) -> None:
+        self._force_shutdown(operation=_TERMINATE)
+
+    def kill_workers(self) -> None:
+        self._force_shutdown(operation=_KILL)
+
+    def _force_shutdown(self, operation: str) -> None:
+        if operation not in (_TERMINATE, _KILL):
+            raise ValueError(f"Unsupported operation: {operation!r}")
+        (super().terminate_workers if operation == _TERMINATE else super().kill_workers)()
+
+    @property
+    def _broken(self) -> bool:
+        return self._engine.broken is not None
 
     @property
     def _max_workers(self) -> int:
