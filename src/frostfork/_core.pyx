@@ -8,6 +8,7 @@ import os
 import sys
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.limits cimport INT_MAX
 from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
 from libc.errno cimport ENOBUFS as errno_ENOBUFS, ENOMEM as errno_ENOMEM, EPIPE as errno_EPIPE, errno as c_errno
 from libc.string cimport memcmp, memcpy
@@ -22,7 +23,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.function cimport PyFunction_Check
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.pythread cimport PyThread_get_thread_ident
 
 cdef extern from "Python.h":
     unsigned int PyType_ClearCache()
@@ -458,6 +458,7 @@ def libraries_loaded():
 
 
 include "_board.pxi"
+include "_mutex.pxi"
 include "_channel.pxi"
 include "_outlet.pxi"
 include "_line.pxi"

@@ -218,6 +218,7 @@ class SharedParentManager(DagFileProcessorManager):
 
     def end(self) -> None:
         # Airflow calls it at every end, and after_run() before or after it.
+        self.report()  # of a zygote that hangs its children have to be freed, before Airflow waits for them
         super().end()
         if self.learner is not None:
             self.learner.close()
