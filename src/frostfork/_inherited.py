@@ -11,7 +11,6 @@ import atexit
 import itertools
 import os
 import sys
-from types import FunctionType
 from typing import Any
 
 from frostfork import _core, _end
@@ -90,6 +89,7 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+_IMMORTAL = 1 << 28  # no count of references is so high, but that of an immortal object
 _settled_exits = -1
 _settled_finalizers = 0
 _settled_handlers = -1  # how many there were, if none of them had a file of its own
@@ -115,13 +115,13 @@ def settle() -> None:
 
 
 def _settle_finalizers() -> None:
-    """Those for functions and classes are called at the end only, and never in a zygote: what lives, lives for good."""
+    """Those for immortal objects are called at the end only, and so never in a zygote."""
     global _settled_finalizers
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     if finalize is None or len(finalize._registry) == _settled_finalizers:
         return
     here = finalize._registry
-    stay = {each: info for each, info in here.items() if not isinstance(info.weakref(), (FunctionType, type))}
+    stay = {each: info for each, info in here.items() if sys.getrefcount(info.weakref()) < _IMMORTAL}
     if len(stay) < len(here):
         _held.append(here)
         finalize._registry = stay
