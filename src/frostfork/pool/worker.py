@@ -74,7 +74,8 @@ class Worker(Runner):
         self._meter = Meter(board, slot, limits.private_bytes)
 
     def run(self, start: tuple[bool, bytes], given: list[int], baseline: bool) -> None:
-        signal.signal(signal.SIGINT, self._interrupted)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as the owner has it
+            signal.signal(signal.SIGINT, self._interrupted)
         try:
             self._prepare(start, given)
             self._meter.begin(baseline)
