@@ -5,8 +5,10 @@
 import errno
 import gc
 import os
+import sys
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.limits cimport INT_MAX
 from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
 from libc.errno cimport ENOBUFS as errno_ENOBUFS, ENOMEM as errno_ENOMEM, EPIPE as errno_EPIPE, errno as c_errno
 from libc.string cimport memcmp, memcpy
@@ -21,7 +23,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.function cimport PyFunction_Check
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.pythread cimport PyThread_get_thread_ident
+
+cdef extern from "Python.h":
+    unsigned int PyType_ClearCache()
 
 from frostfork._os cimport (
     FF_CHANNEL_FDS,
@@ -279,6 +283,12 @@ def immortalized():
     return bool(ff_immortal_made())
 
 
+def clear_type_cache():
+    """Let go of what lookups in classes were kept, which a process that looks up others would have to let go of."""
+    if sys.version_info >= (3, 12):  # before, classes would lose their versions, too
+        PyType_ClearCache()
+
+
 def immortalize_these(list objects not None):
     """Make these immortal, and nothing that they refer to. How many were not; 0 where there are no immortal objects."""
     return ff_immortal_keep(objects)
@@ -339,6 +349,11 @@ def heap_drain(size_t largest, size_t most):
     """Hold free chunks of at most `largest` bytes, at most `most` bytes in all; (chunks, bytes, capped)."""
     check(ff_heap_drain(&_heap, largest, most))
     return (_heap.chunks, _heap.bytes, bool(_heap.capped))
+
+
+def heap_held():
+    """Bytes that are held."""
+    return _heap.bytes
 
 
 def heap_release():
@@ -443,6 +458,7 @@ def libraries_loaded():
 
 
 include "_board.pxi"
+include "_mutex.pxi"
 include "_channel.pxi"
 include "_outlet.pxi"
 include "_line.pxi"

@@ -34,6 +34,13 @@ cdef double seconds() noexcept:
     return now.tv_sec + now.tv_nsec / 1e9
 
 
+cdef int whole_milliseconds(double seconds) noexcept:
+    """0 for a time that is over, and for no number."""
+    if not seconds > 0:
+        return 0
+    return <int> (seconds * 1000) if seconds < INT_MAX / 1000 else INT_MAX
+
+
 cdef class Desk:
     """The part of a pool's Engine that a round trip needs: a task goes to an idle worker, and its result comes back.
 
@@ -41,7 +48,7 @@ cdef class Desk:
     in Python made a round trip of 10 us 2 to 3 us longer.
     """
 
-    cdef readonly object lock
+    cdef readonly Mutex lock
     cdef readonly dict idle  # workers; the last is asked first: its caches are warm
     cdef readonly object pending  # tasks that no worker has
     cdef readonly set ahead  # workers that have tasks beyond the first
@@ -58,14 +65,12 @@ cdef class Desk:
 
     def __cinit__(self):
         bind_pickle()
+        self.lock = Mutex()
         self.idle = {}
         self.pending = _deque()
         self.ahead = set()
         self.watching = True
         self.bell = -1
-
-    def __init__(self, lock):
-        self.lock = lock
 
     def submit(self, Task task):
         """Send it to a worker that is idle, if one is and nothing speaks against it; else queue() it."""
@@ -76,7 +81,8 @@ cdef class Desk:
         cdef Line line
         if type(task._payload) is not bytes or task._timeout is not None or task._hard_timeout is not None:
             return False
-        with self.lock:
+        self.lock.take()
+        try:
             if self.closing or self.pending or not self.idle:
                 return False
             self.submitted += 1
@@ -84,7 +90,9 @@ cdef class Desk:
             if not line.give(task, task._payload, task._flags, -1, False):
                 line.push()
             self.hear_all_but(line)
-        return True
+            return True
+        finally:
+            self.lock.leave()
 
     def hear(self, Line line):
         """Of this worker, which was just sent a task, or none, the thread may want to hear itself, by bring()."""
@@ -99,7 +107,12 @@ cdef class Desk:
             self.unheard = line
         return 0
 
-    cdef object bring(self, Task task, timeout):
+    def lose(self, Line line):
+        """Its worker is gone: let go of it."""
+        if self.unheard is line:
+            self.unheard = None
+
+    def bring(self, Task task, timeout):
         """Wait for the task's end in its worker's own socket, if that can be. What is left of the timeout.
 
         The task may have no result then.
@@ -113,8 +126,8 @@ cdef class Desk:
         if line is None or task._cond is not None:
             return timeout
         if timeout is not None:
-            milliseconds = max(0, min(int(timeout * 1000), 2**31 - 1))
             start = seconds()
+            milliseconds = whole_milliseconds(timeout)
         try:
             done = line.lead(task, milliseconds, self.bell, &micros)
             if done >= 0:
@@ -131,13 +144,16 @@ cdef class Desk:
         if not done or self.pending or self.ahead or self.watching or line.inflight or line.retiring is not None:
             self.settled(line, done, micros)
         else:  # the same for the plainest case: a round trip
-            with self.lock:
+            self.lock.take()
+            try:
                 line.dirty = False
                 self.done += done
                 if micros > SHORT_MICROS or line.depth < MOST_AHEAD:
                     line.took(<double> micros / done)
                 if line.has_room():
                     self.idle[line] = None
+            finally:
+                self.lock.leave()
         if not (self.hearing_later or line.armed):
             # Whatever comes from it unasked is heard a little later.
             self.hearing_later = True

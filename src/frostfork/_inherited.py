@@ -11,6 +11,7 @@ import atexit
 import itertools
 import os
 import sys
+from types import FunctionType
 from typing import Any
 
 from frostfork import _core, _end
@@ -31,6 +32,8 @@ def disown(name: str) -> None:
 
 def descriptors() -> set[int]:
     """The open files that these libraries need in every process: where logs go, and multiprocessing's tracker."""
+    if _settled_handlers >= 0 and _settled_handlers == _handlers_and_tracker():
+        return set()
     found = set()
     for handler in _log_handlers():
         for attribute in ("stream", "socket"):
@@ -43,6 +46,14 @@ def descriptors() -> set[int]:
     if fd is not None:
         found.add(fd)
     return found
+
+
+def _handlers_and_tracker() -> int:
+    """How many log handlers there are; -1 with a resource tracker, or where nobody knows."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None and tracker._resource_tracker._fd is not None:
+        return -1
+    return len(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
 def renew_streams() -> None:
@@ -80,6 +91,8 @@ def _is_open(fd: int) -> bool:
 
 
 _settled_exits = -1
+_settled_finalizers = 0
+_settled_handlers = -1  # how many there were, if none of them had a file of its own
 
 
 def settle() -> None:
@@ -87,7 +100,11 @@ def settle() -> None:
 
     A zygote ends by os._exit and runs none of its exit functions, so it has the worker's.
     """
-    global _settled_exits
+    global _settled_exits, _settled_handlers
+    _settle_finalizers()
+    _settled_handlers = -1
+    if descriptors() <= {0, 1, 2}:
+        _settled_handlers = _handlers_and_tracker()
     if atexit._ncallbacks() == _settled_exits:
         return
     _settled_exits = -1
@@ -95,6 +112,39 @@ def settle() -> None:
     if (finalize := getattr(sys.modules.get("weakref"), "finalize", None)) is not None:
         finalize._registered_with_atexit = False
     _settled_exits = atexit._ncallbacks()
+
+
+def _settle_finalizers() -> None:
+    """Those for functions and classes are called at the end only, and never in a zygote: what lives, lives for good."""
+    global _settled_finalizers
+    finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
+    if finalize is None or len(finalize._registry) == _settled_finalizers:
+        return
+    here = finalize._registry
+    stay = {each: info for each, info in here.items() if not isinstance(info.weakref(), (FunctionType, type))}
+    if len(stay) < len(here):
+        _held.append(here)
+        finalize._registry = stay
+    _settled_finalizers = len(stay)
+
+
+def rehearse() -> None:
+    """What at-fork hooks and disown() do, as far as it changes nothing in a process that is to go on as it is."""
+    threading: Any = sys.modules.get("threading")
+    if threading is None or len(threading._dangling) > 1:
+        return
+    threading._after_fork()
+    if (logging := sys.modules.get("logging")) is not None:
+        logging._after_at_fork_child_reinit_locks()
+    _exit_functions()
+    _threads()
+    _log_handlers()
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        list(util._afterfork_registry.items())
+    if (random := sys.modules.get("numpy.random")) is not None:
+        state = random.get_state(legacy=False)
+        _numpy()
+        random.set_state(state)
 
 
 def _exit_functions() -> None:

@@ -43,6 +43,8 @@ def _threads() -> Iterator[object]:
     yield from weakref.getweakrefs(main)
     yield from _locks(vars(main))
     yield getattr(main, "_handle", None)
+    started = main._started
+    yield from (started, started._cond, started._cond._lock, started._cond._waiters)
     yield from _weak_set(threading._dangling)
     for name in ("concurrent.futures.thread", "asyncio.events", "random", "multiprocessing.util"):
         if (module := sys.modules.get(name)) is not None:

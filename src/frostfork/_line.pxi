@@ -23,36 +23,23 @@ cdef class Task:
     cdef public object _timeout
     cdef public object _hard_timeout
     cdef public object _link  # to which it was sent
-    cdef public object _last  # which ran it
+    cdef public object _last  # who ran it
     cdef public uint32_t _number
     cdef public uint32_t _micros
     cdef public int _flags
-    cdef public int _retries
-    cdef public int _attempts
+    cdef public Py_ssize_t _attempts
+    cdef public object _retries  # any number: for ever may be a large one
 
     def __cinit__(self):
         self._state = "PENDING"
         self._waiters = self._done_callbacks = ()
         self._attempts = 1
+        self._retries = 0
 
     def __init__(self, engine, payload, int flags=0):
         self._engine = engine
         self._payload = payload
         self._flags = flags
-
-    def result(self, timeout=None):
-        """As Future.result(), which the subclass has as wait_result()."""
-        if self._state == "PENDING":
-            timeout = (<Desk?> self._engine).bring(self, timeout)
-        if self._state == "FINISHED" and self._exception is None:
-            return self._result
-        return self.wait_result(timeout)
-
-    def exception(self, timeout=None):
-        """As Future.exception(), which the subclass has as wait_exception()."""
-        if self._state == "PENDING":
-            timeout = (<Desk?> self._engine).bring(self, timeout)
-        return self.wait_exception(timeout)
 
 
 cdef class Line(Outlet):
@@ -78,6 +65,7 @@ cdef class Line(Outlet):
     cdef public Py_ssize_t depth  # how many tasks it may have at a time
     cdef public object retiring  # why it is to go, or None
     cdef public object killed  # why, if the pool did it, or None
+    cdef public object who  # all that a finished task keeps of it: this object has a buffer and more
     cdef object __weakref__
 
     def __cinit__(self):
@@ -144,7 +132,7 @@ cdef class Line(Outlet):
         head = frame_head(0, FRAME_TASK, flags, 0, self.sent + 1, 0)
         if task._timeout is not None:
             head.kind = FRAME_TIMED_TASK
-            head.extra = max(1, int(task._timeout * 1000))
+            head.extra = max(1, int(min(task._timeout * 1000, 0xFFFFFFFF)))
         self.sent += 1
         task._number = self.sent
         task._link = self
@@ -256,7 +244,7 @@ cdef class Line(Outlet):
         self.inflight.popleft()
         task._payload = None
         task._link = None
-        task._last = self
+        task._last = self.who
         task._micros = frame[2]
         task._result = value
         task._state = "FINISHED"

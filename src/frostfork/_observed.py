@@ -37,8 +37,10 @@ class ObservedWorker:
     # --- in the worker
 
     def note_code(self) -> None:
-        """From the beginning: what runs before the first task runs in each worker. So do the at-fork hooks, which have
-        run by now; those of Python's own libraries do no harm in a process that has just been forked.
+        """From the beginning: what runs before the first task runs in each worker.
+
+        So do the at-fork hooks, which have run by now. Those of Python's own libraries run again: they do no harm in
+        a process that has just been forked.
         """
         if not self.notes_code:
             return

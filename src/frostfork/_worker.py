@@ -73,7 +73,6 @@ def become_worker(name: str, generation: int, keep: Collection[int], drop: Colle
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _state.ignored = None  # a zygote of its own would have other ones
     _become(Identity(name, generation), keep, drop)
-    disposable.clear()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
@@ -83,6 +82,7 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     It has /dev/null for standard input, ignores SIGINT and SIGHUP, which a terminal sends to the owner's whole group,
     and blocks no signal.
     """
+    disposable.clear()  # what a worker inherited of its zygote's, and left as it was
     if _state.ignored is None:
         _state.ignored = _ignored()
     _reset_signals()
@@ -101,6 +101,23 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     for _ in range(_REHEARSALS):
         _become(Identity(name, generation), keep)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def rehearse() -> None:
+    """In a zygote that is ready, with all descriptors kept: what can be done of a worker's beginning without a trace.
+
+    What was done once and again is not written any more by doing it: the code, once its instructions have been chosen,
+    and the cache of attributes of classes, of which each entry lies on a page of its own.
+    """
+    who = _state.identity
+    if who is None:
+        return
+    everything = {int(name) for name in os.listdir("/proc/self/fd")}
+    for _ in range(_REHEARSALS):
+        _inherited.rehearse()
+        _core.release_descriptors((*everything, *kept, *_inherited.descriptors()), ())
+        _core.signal_actions()
+        _name(who)
 
 
 def _become(who: Identity, keep: Collection[int], drop: Collection[int] = ()) -> None:

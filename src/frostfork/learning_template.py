@@ -114,6 +114,8 @@ class LearningTemplate(Template):
     # --- the hooks of a template
 
     def begin(self) -> None:
+        # log.warning() writes whole lines, which handlers write out.
+        self.writes_nothing = type(self).before_fork is LearningTemplate.before_fork
         for name in self._preload:
             importlib.import_module(name)
         policy = PreloadPolicy(installed=find_installed()) if self._policy is None else self._policy
@@ -140,11 +142,13 @@ class LearningTemplate(Template):
 
     def before_fork(self, name: str) -> None:
         code = self._code_workers > 0 and self._is_settled()
+        self.watches_birth = False
         try:
             expected = self._observed.expect(name, code=code)
         except OSError as error:
             log.warning("frostfork could not observe the worker %s: %s", name, error)
             return
+        self.watches_birth = expected is not None and code
         if expected is not None:
             self._code_workers -= code
             disposable.add(expected.journal.fileno())
@@ -157,7 +161,7 @@ class LearningTemplate(Template):
         if (expected := self._observed.expected_was_not_forked()) is not None:
             self._code_workers += expected.notes_code
 
-    def born(self, name: str) -> None:
+    def born(self) -> None:
         if self._observed.expected is not None:
             self._observed.expected.note_code()
 

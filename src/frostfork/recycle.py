@@ -22,6 +22,9 @@ class Limits:
     private_bytes: int | None = None
     age: float | None = None
 
+    def any(self) -> bool:
+        return self.tasks is not None or self.private_bytes is not None or self.age is not None
+
     def exceeded(self, tasks: int, private_bytes: int | None, age: float) -> str | None:
         """Why a worker with so many tasks, private bytes (None: unknown) and seconds is to go; None if it may stay."""
         if self.tasks is not None and tasks >= self.tasks:

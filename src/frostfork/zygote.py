@@ -209,16 +209,18 @@ class Zygote:
             for parcel in parcels:
                 parcel.close()
 
-    def call(self, method: str, *args: object) -> object:
+    def call(self, method: str, *args: object, timeout: float | None = None) -> object:
         """Run a public method of the template in the zygote, and return what it returned.
 
         An exception there becomes a ZygoteError with the zygote's traceback as its cause.
+        timeout: seconds to wait for the result, which a zygote that is busy or hangs does not give; then ZygoteError.
+            The method may be run all the same, later.
         """
         fleet = self._running()
         _settings.instance("method", method, str)
         if method.startswith("_"):
             raise ValueError(f"{method!r} is not public")
-        return fleet.call(method, args)
+        return fleet.call(method, args, timeout)
 
     def replace(self, timeout: float | None = None) -> int:
         """Let a new zygote take over once its template has begun, beside the old one; returns its generation.

@@ -189,7 +189,10 @@ def test_without_a_zygote_the_manager_forks(place: Place, what: str) -> None:
     assert "frostfork warmed up" in said
 
 
-IMPATIENT = "from frostfork.airflow import zygote_parent\nzygote_parent.FORK_SECONDS = 3.0"
+IMPATIENT = (
+    "from frostfork.airflow import zygote_parent\n"
+    "zygote_parent.FORK_SECONDS = zygote_parent.ANSWER_SECONDS = 3.0"
+)
 
 
 def test_a_zygote_that_hangs(place: Place) -> None:
@@ -206,6 +209,31 @@ def test_a_zygote_that_hangs(place: Place) -> None:
         assert processor.left_over() == []
         assert not psutil.pid_exists(zygote)
     assert (processor.out + processor.err).count(f"{ALIKE} from now on") == 1
+
+
+@pytest.mark.parametrize("when", ["at the end", "before a new file"])
+def test_a_zygote_that_does_not_answer(place: Place, when: str) -> None:
+    """It is asked for its report at the end, and told of a file before that is parsed for the first time."""
+    write(place.dags, {"one.py": saying("one")})
+    command = (sys.executable, "-c", BROKEN.format(IMPATIENT))
+    rarely = place.environment(
+        dag_processor__min_file_process_interval="600", dag_processor__refresh_interval="1"
+    )
+    with Processor(command, rarely) as processor:
+        zygote = place.next_parse().parent
+        os.kill(zygote, signal.SIGSTOP)
+        if when == "before a new file":
+            write(place.dags, {"two.py": saying("two")})
+            assert place.next_parse("two").parent == processor.pid
+        processor.signal(signal.SIGTERM)
+        assert processor.wait(60) == os.EX_OK
+        assert processor.left_over() == []
+        assert not psutil.pid_exists(zygote)
+    said = processor.out + processor.err
+    if when == "before a new file":
+        assert f"{ALIKE} from now on: the zygote ({zygote}) did not answer tell() within 3 s" in said
+    else:
+        assert f"the zygote ({zygote}) did not answer report() within 3 s" in said
 
 
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"

@@ -7,10 +7,12 @@ import asyncio
 import concurrent.futures
 import functools
 import gc
+import operator
 import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +47,39 @@ def test_many_small_tasks(pool: ForkPool) -> None:
     assert len({worker.tasks for worker in pool.stats().workers}) == 2
 
 
+def test_functions_in_c_and_methods_of_objects(pool: ForkPool) -> None:
+    for _ in range(2):  # the second time, functions are known on both sides
+        assert pool.submit(operator.neg, 5).result(WAIT) == -5
+        assert pool.submit(operator.add, "a", "b").result(WAIT) == "ab"
+        assert pool.submit([1, 2, 1].count, 1).result(WAIT) == 2
+        assert pool.submit([2, 2, 1].count, 1).result(WAIT) == 1
+        assert pool.submit(int, "7", base=8).result(WAIT) == 7
+        assert pool.submit(operator.truth, work.double).result(WAIT) is True
+    error = pool.submit(operator.truediv, 1, 0).exception(WAIT)
+    assert isinstance(error, ZeroDivisionError) and "_core" not in str(error.__cause__)
+
+
+@pytest.mark.parametrize("times", [1, 70_000, 3_000_000])
+def test_results_and_arguments_of_any_size(pool: ForkPool, times: int) -> None:
+    for _ in range(2):
+        assert pool.submit(operator.mul, "ab", times).result(WAIT) == "ab" * times
+        assert pool.submit(len, "ab" * times).result(WAIT) == 2 * times
+        assert pool.submit(operator.lshift, 1, 8 * times).result(WAIT) == 1 << 8 * times
+        assert pool.submit(divmod, 1 << 8 * times, 1 << 4).result(WAIT) == (1 << 8 * times - 4, 0)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.02, 0.3])
+def test_a_wait_ends_after_its_timeout(pool: ForkPool, tmp_path: Path, seconds: float) -> None:
+    pool.submit(work.double, 1).result(WAIT)
+    future = pool.submit(work.wait_for, str(tmp_path / "go"))
+    start = time.monotonic()
+    with pytest.raises(concurrent.futures.TimeoutError):
+        future.result(seconds)
+    assert seconds <= time.monotonic() - start < WAIT / 2
+    (tmp_path / "go").touch()
+    assert future.result(WAIT) > 0
+
+
 def test_map_takes_no_more_than_its_buffer(pool: ForkPool) -> None:
     taken: list[int] = []
 
@@ -71,7 +106,7 @@ def test_an_exception_arrives_with_its_traceback(pool: ForkPool) -> None:
     error = pool.submit(work.raise_it, KeyError("what")).exception(WAIT)
     assert isinstance(error, KeyError) and error.args == ("what",)
     assert "in raise_it" in str(error.__cause__) and "pool_work.py" in str(error.__cause__)
-    assert "worker.py" not in str(error.__cause__)
+    assert not any(ours in str(error.__cause__) for ours in ("worker.py", "payload.py", "_runner", "_core"))
     limited = pool.with_options(timeout=WAIT).submit(work.raise_it, KeyError("what")).exception(WAIT)
     assert limited is not None and "worker.py" not in str(limited.__cause__)
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import psutil
@@ -172,6 +173,24 @@ def test_refork_tells_the_generation_that_comes() -> None:
         assert coming == 3
         until(lambda: {each.generation >= coming for each in pool.stats().workers} == {True})
     assert pool.refork() == pool.stats().generation
+
+
+@pytest.mark.parametrize("how", ["killed in it", "recycled"])
+def test_a_kept_future_keeps_nothing_of_its_worker(how: str) -> None:
+    with ForkPool(1, recycle=RecyclePolicy(max_tasks=1 if how == "recycled" else None)) as pool:
+        until(lambda: all_idle(pool))
+        (link,) = pool._engine.dispatcher.links
+        worker, gone = link.pid, weakref.ref(link)
+        del link
+        if how == "recycled":
+            future = pool.submit(work.pid)
+            assert future.result(WAIT) == worker
+        else:
+            future = pool.submit(work.die, signal.SIGKILL)
+            assert isinstance(future.exception(WAIT), WorkerDied)
+        until(lambda: gc.collect() is None or gone() is None)
+        record = future.record  # type: ignore[attr-defined]
+        assert (record.pid, record.worker, record.generation) == (worker, "pool-1", 1)
 
 
 def test_a_refork_leaves_no_descriptor_behind() -> None:

@@ -201,6 +201,14 @@ def test_large_messages_in_both_directions(zygote: Zygote) -> None:
     assert zygote.call("echo", b"y" * 100_000) == b"y" * 100_000
 
 
+def test_a_call_waits_no_longer_than_it_is_told(zygote: Zygote) -> None:
+    before = time.monotonic()
+    with pytest.raises(ZygoteError, match=r"did not answer spin\(\) within 0.1 s"):
+        zygote.call("spin", 1.0, timeout=0.1)
+    assert time.monotonic() - before < 0.9
+    assert zygote.call("echo", 5, timeout=SECONDS) == 5  # and not what spin() returned later
+
+
 def test_calls_and_their_exceptions(zygote: Zygote) -> None:
     assert zygote.call("echo", [1, "two"]) == [1, "two"]
     with pytest.raises(

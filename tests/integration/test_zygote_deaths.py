@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from frostfork import Zygote, ZygoteError
+from frostfork import Zygote, ZygoteError, _core
 from tests.integration import zygote_work as work
 
 SECONDS = 30.0
@@ -251,6 +251,7 @@ def test_end_of_an_orphan_is_told_by_poll_alone() -> None:
 
 @contextlib.contextmanager
 def another_thread() -> Iterator[None]:
+    before = _core.threads()
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
@@ -259,6 +260,9 @@ def another_thread() -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+        end = time.monotonic() + SECONDS
+        while _core.threads() != before and time.monotonic() < end:
+            time.sleep(0.001)  # who was joined may not have left the kernel yet
 
 
 def kill_root(zygote: Zygote) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import threading
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from frostfork import RemoteError
-from frostfork._core import Board, Channel, Line, Task
+from frostfork._core import Board, Channel, Line, Mutex, Task
 from frostfork.pool.breaker import Breaker
 from frostfork.pool.outcome import decode_error, encode_error
 from frostfork.pool.payload import LARGE_BYTES, TABLE, Payload, decode, encode, frame
@@ -148,6 +149,76 @@ def test_a_line_gives_results_to_their_tasks() -> None:
         board.close()
         one.close()
         two.close()
+
+
+def test_a_mutex_is_one_threads_until_it_has_left_as_often() -> None:
+    mutex = Mutex()
+    tries, had = threading.Event(), threading.Event()
+
+    def take() -> None:
+        tries.set()
+        with mutex:
+            had.set()
+
+    with mutex:
+        with mutex:
+            thread = threading.Thread(target=take)
+            thread.start()
+            assert tries.wait(10)
+        assert mutex.is_mine and not had.wait(0.05)
+    assert had.wait(10)
+    thread.join(10)
+    assert not mutex.is_mine
+
+
+def test_threads_that_share_a_mutex_come_one_after_the_other() -> None:
+    mutex = Mutex()
+    counts = [0]
+
+    def count() -> None:
+        for _ in range(2000):
+            with mutex:
+                seen = counts[0]
+                if seen % 100 == 0:
+                    os.sched_yield()
+                counts[0] = seen + 1
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    assert counts == [8000]
+
+
+def test_whoever_waits_for_a_mutex_can_be_interrupted() -> None:
+    mutex = Mutex()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with mutex:
+            held.set()
+            done.wait(30)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(10)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt), mutex:
+            pytest.fail("another thread has it")
+        assert not mutex.is_mine
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        done.set()
+        thread.join(10)
+    with mutex:
+        assert mutex.is_mine
 
 
 def test_the_breaker_waits_longer_each_time_and_then_gives_up() -> None:

@@ -21,7 +21,11 @@ MOST_FDS = 250  # in one message: SCM_MAX_FD is 253, and a body may take one
 _INLINE = 48 << 10  # bytes of a body that travel in the datagram
 _DATAGRAM = 128 << 10
 _ANCILLARY = socket.CMSG_SPACE((MOST_FDS + 3) * array.array("i").itemsize)
-_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+# As plain numbers: enum's own arithmetic runs code on four pages.
+_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_CTRUNC)
+_SEND_FLAGS = int(socket.MSG_NOSIGNAL)
+_SEND_NOW_FLAGS = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
@@ -108,9 +112,8 @@ class Channel:
     def send_encoded(self, data: bytes, fds: list[int], *, wait: bool) -> bool:
         """BlockingIOError if it cannot go now; any other OSError is of the descriptors."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        flags = socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT)
         try:
-            self._socket.sendmsg([data], rights, flags)
+            self._socket.sendmsg([data], rights, _SEND_FLAGS if wait else _SEND_NOW_FLAGS)
         except OSError as error:
             if self._is_gone(error):
                 return False
@@ -142,7 +145,7 @@ class Channel:
         came = fds.tolist()
         header, body, is_memfd = marshal.loads(memoryview(self._buffer)[:size])  # noqa: S302 - from our own kind
         memfd = came.pop(0) if is_memfd and came else -1
-        cut = bool(flags & socket.MSG_CTRUNC)
+        cut = bool(flags & _CUT)
         return Message(header, body, memfd, came, cut)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from frostfork._zygote import lifeline, starting
 from frostfork._zygote.channel import Parcel, pair
-from frostfork._zygote.handle import Gone, Handle
+from frostfork._zygote.handle import Gone, Handle, NoAnswer
 from frostfork._zygote.link import Link
 from frostfork._zygote.orphans import how_orphan_ended
 from frostfork._zygote.root_handle import RootHandle
@@ -73,10 +73,14 @@ class Fleet:
                     worker.kill()
             raise
 
-    def call(self, method: str, arguments: tuple[Any, ...]) -> object:
+    def call(self, method: str, arguments: tuple[Any, ...], timeout: float | None) -> object:
+        deadline = None if timeout is None else time.monotonic() + timeout
         handle = self.in_charge()
         try:
-            return handle.call(method, arguments)
+            return handle.call(method, arguments, deadline)
+        except TimeoutError:
+            said = f"the zygote ({handle.pid}) did not answer {method}() within {timeout:g} s"
+            raise NoAnswer(said) from None
         except Gone:
             raise ZygoteError(f"the zygote ({handle.pid}) ended before {method}() had a result") from None
 
@@ -314,6 +318,8 @@ _fleets: weakref.WeakSet[Fleet] = weakref.WeakSet()
 
 
 def _forget_all() -> None:
+    if not _fleets.data:  # as in each worker, which is to run no more code than it must
+        return
     for fleet in list(_fleets):
         fleet.forget()
     _fleets.clear()

@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from frostfork import _inherited, _lasting
+from frostfork import _inherited, _lasting, _lookups
+from frostfork._worker import rehearse
 from frostfork._zygote.brood import Brood, Child
 from frostfork._zygote.channel import Channel, Message
 from frostfork._zygote.life import Birth, live
@@ -28,11 +29,19 @@ from frostfork._zygote.setup import Setup
 from frostfork._zygote.signals import Waker, hold, release, wait_readable
 from frostfork._zygote.template import Template
 from frostfork.fork import fork, fork_quietly
-from frostfork.steps import drain_pools
+from frostfork.steps import drain_heap, drain_pools
 
 _MOST_SAID = 40_000  # bytes of a traceback: no descriptor is needed to send it
+_BURST_SECONDS = 0.05  # after a fork, until the template is idle
 _MOST_TEXT = 2000  # characters of an exception's own text
 _ABORTED = 70  # what a worker ends with if not even its end worked
+
+
+def _flush() -> None:
+    """Else a worker would write out what it inherits, too."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 class Nursery:
@@ -61,11 +70,22 @@ class Nursery:
                 ("failed", _said(error)), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:]
             )
             return
-        _lasting.make_immortal(self._own())
-        drain_pools.again()
+        self._settle()
         self._outbox.put(("ready",))
         while not self._over or self._workers or self._ended or self._outbox:
             self._turn()
+
+    def _settle(self) -> None:
+        """The last thing before the first fork."""
+        try:
+            _lookups.refresh(self._own())
+            rehearse()
+            self._template.rehearse()
+            _lasting.make_immortal(self._own())
+            drain_heap.again()
+            drain_pools.again()
+        except Exception:  # workers will share less
+            traceback.print_exc()
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -110,6 +130,7 @@ class Nursery:
             self._in_template = False
             self._waker.listen()
             _inherited.settle()
+            _flush()
 
     def _own(self) -> list[object]:
         """What is there as long as this process and its workers are."""
@@ -140,6 +161,9 @@ class Nursery:
         kind, *details = message.header
         if kind == "fork":
             self._fork_all(message, *details)
+            # Not between the forks of one burst: what the template writes meanwhile would be copied away from those
+            # that were forked before.
+            self._idle_at = time.monotonic() + _BURST_SECONDS
         elif kind == "call":
             self._call(message, *details)
         else:
@@ -209,9 +233,8 @@ class Nursery:
         except Exception:
             traceback.print_exc()
             others = ()
-        for stream in (sys.stdout, sys.stderr):  # else the worker would write out what it inherits, too
-            with contextlib.suppress(Exception):
-                stream.flush()
+        if not self._template.writes_nothing:
+            _flush()
         try:
             gate, key = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
@@ -265,7 +288,8 @@ class Nursery:
     ) -> NoReturn:
         """In the worker: nothing of the zygote's own stays open, and nobody comes back from here."""
         try:
-            self._template.born(name)
+            if self._template.watches_birth:
+                self._template.born()
             # By number, all at once: the objects stay as they are, for as long as this frame does. A socket's close()
             # alone would run code on ten pages.
             foreign = (

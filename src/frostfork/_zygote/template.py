@@ -18,6 +18,8 @@ class Template:
     """
 
     keep_fds: Collection[int] = ()
+    watches_birth = False  # of the next worker
+    writes_nothing = False  # before a fork, to sys.stdout and sys.stderr
 
     def begin(self) -> None:
         """Once in each zygote, before it is ready: preload, warm up. An exception fails the start or replacement."""
@@ -32,8 +34,8 @@ class Template:
         """Descriptors of the zygote that the worker about to be forked inherits, beside its own."""
         return ()
 
-    def born(self, name: str) -> None:
-        """First thing in the worker, which still is what the zygote was: all signals wait. An exception is fatal."""
+    def born(self) -> None:
+        """First thing in the worker if watches_birth: it still is what the zygote was, and all signals wait."""
 
     def in_worker(self, name: str) -> None:
         """In the worker, before its target. An exception ends the worker."""
@@ -43,6 +45,9 @@ class Template:
 
     def succeeded(self) -> None:
         """Before the zygote of the next generation begins: hand over what that is to know. It waits 5 s for this."""
+
+    def rehearse(self) -> None:
+        """Once, when the zygote is ready: what each worker does in the beginning, as far as it leaves no trace."""
 
     def parts(self) -> tuple[object, ...]:
         """Itself, and what it has until it ends and each worker looks at: no worker will write their counts."""

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from frostfork._signals import DeferredSignals
+from frostfork._zygote.handle import NoAnswer
 from frostfork.airflow.parsing_template import ParsingTemplate
 from frostfork.airflow.worker_name import WorkerName
 from frostfork.errors import FrostforkError, ZygoteError
@@ -30,6 +31,8 @@ log = logging.getLogger("frostfork.airflow")
 _READY_SECONDS = 120.0  # it imports for 20 s at most before it is ready, and what it has begun then
 _SECONDS_BETWEEN_QUESTIONS = 5.0
 _CLOSE_SECONDS = 10.0
+_ASK_SECONDS = 5.0  # for an answer that can be had later
+ANSWER_SECONDS = 30.0  # for one that is wanted now: more than it imports at a time
 FORK_SECONDS = 120.0  # far more than an import takes that a canary has tried: then it hangs
 ALIKE = "frostfork forks the parsing processes from the manager itself"
 
@@ -87,23 +90,29 @@ class ZygoteParent:
             self._generation = generation
             self._told.clear()
         if number not in self._told:
-            self.zygote.call("tell", number, folder, file)
+            self.zygote.call("tell", number, folder, file, timeout=FORK_SECONDS)
             self._told.add(number)
         name = str(WorkerName(next(self._serials), number, file))
         return self.zygote.fork(target, arguments, fds=fds, name=name, timeout=FORK_SECONDS)
 
     def report(self) -> ParentReport | None:
-        """What the zygote has done; what it last said, once it is gone; None if it never said anything."""
+        """What the zygote has done; what it last said, once it is gone; None if it never said anything.
+
+        One that does not answer is killed: there may be ended children that it does not wait for, and others do.
+        """
         if not self._closed and not self._lost:
             try:
                 with DeferredSignals():
                     self._ask_for_report("report")
+            except NoAnswer as error:
+                log.warning("frostfork does without what its zygote did last: %s", error)
+                self.lose()
             except FrostforkError as error:
                 log.debug("the zygote does not answer: %s", error)
         return self._report
 
     def _ask_for_report(self, method: str, *arguments: object) -> None:
-        self._report = cast("ParentReport", self.zygote.call(method, *arguments))
+        self._report = cast("ParentReport", self.zygote.call(method, *arguments, timeout=ANSWER_SECONDS))
 
     def stale(self) -> set[str]:
         """Distributions that changed on disk and have come to rest, if the parent is to be renewed for them."""
@@ -113,8 +122,9 @@ class ZygoteParent:
         self._next_question = now + _SECONDS_BETWEEN_QUESTIONS
         try:
             with DeferredSignals():
-                return cast("set[str]", self.zygote.call("stale"))
-        except FrostforkError:
+                return cast("set[str]", self.zygote.call("stale", timeout=_ASK_SECONDS))
+        except FrostforkError as error:
+            log.info("frostfork asks again later which modules are stale: %s", error)
             return set()  # the next fork will show whether it is gone
 
     def renew(self, stale: set[str]) -> bool:

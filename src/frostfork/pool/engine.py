@@ -68,15 +68,14 @@ class Engine(Desk):
     """What the threads of a pool share. `lock` is held for short; no future ends and no user's code runs under it."""
 
     def __init__(self) -> None:
-        # Not a plain lock: a collection of garbage may come in the middle of what is done under it, and end a
+        # Its lock is no plain one: a collection of garbage may come in the middle of what is done under it, and end a
         # generator of map(), which cancels its futures. So may a signal handler that calls shutdown().
-        super().__init__(threading.RLock())
+        super().__init__()
         self.owner = os.getpid()
         _engines.add(self)
         self.dispatcher = Dispatcher(self)
         self.timers = Timers()
         self.poller = select.epoll()
-        self.epoll = self.poller.fileno()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.deadlines = Deadlines(self)
         self.broken: PoolBroken | None = None
@@ -137,7 +136,7 @@ class Engine(Desk):
         """Mark it cancelled unless a worker has begun it."""
         if self.forked:
             return False
-        if self.lock._is_owned():
+        if self.lock.is_mine:
             # See the lock. What is being done is half done, so this waits.
             self.timers.add(0.0, future.cancel)
             self.ring()
@@ -278,7 +277,7 @@ class Engine(Desk):
         self, link: Link, future: TaskFuture, kind: int, micros: int, flags: int, body: bytes, fd: int
     ) -> None:
         future._micros = micros
-        future._last = link
+        future._last = link.who
         value: Any = None
         error: BaseException | None = None
         if kind == frames.RESULT:
@@ -321,6 +320,7 @@ class Engine(Desk):
             waiting = [future for future in link.inflight if future is not begun]
             link.inflight.clear()
             link.close()
+            self.lose(link)
             self.dispatcher.remove(link)
             again = begun is not None and begun._attempts <= begun._retries and begun is not link.timed_out
             if begun is not None and again:
@@ -334,7 +334,7 @@ class Engine(Desk):
         if begun is None:
             return False
         if not again:
-            begun._last = link
+            begun._last = link.who
             self.fail(begun, TaskTimeout(link.killed) if begun is link.timed_out else died(link, code))
         return True
 
@@ -365,11 +365,14 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 def _leave_to_the_owner() -> None:
     """In a fork of the owner: its workers must see their sockets closed when the owner is gone."""
+    if not _engines.data:  # as in each worker, which is to run no more code than it must
+        return
     for engine in list(_engines):
         engine.forked = True
         for link in list(engine.dispatcher.links):
             with contextlib.suppress(OSError):
                 link.socket.close()
+    _engines.clear()
 
 
 os.register_at_fork(after_in_child=_leave_to_the_owner)

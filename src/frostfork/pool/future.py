@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, PENDING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any
 
 from frostfork._core import Task
-from frostfork.pool.records import TaskRecord
+from frostfork.pool.records import TaskRecord, Who
 
 if TYPE_CHECKING:
     from frostfork.pool.engine import Engine
@@ -30,7 +30,7 @@ class TaskFuture(Task, Future[Any]):
     _cond: threading.Condition | None
     _engine: Engine
     _link: Link | None
-    _last: Link | None
+    _last: Who | None
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
@@ -53,16 +53,24 @@ class TaskFuture(Task, Future[Any]):
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]
 
-    wait_result = Future.result
-    wait_exception = Future.exception
+    def result(self, timeout: float | None = None) -> Any:
+        if self._state is PENDING:
+            timeout = self._engine.bring(self, timeout)
+        if self._state is FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if self._state is PENDING:
+            timeout = self._engine.bring(self, timeout)
+        return super().exception(timeout)
 
     @property
     def record(self) -> TaskRecord | None:
         """Who ran it and how long it took; None before its end, and if it never ran."""
-        link = self._last
-        if link is None:
+        if self._last is None:
             return None
-        return TaskRecord(link.pid, link.name, link.generation, self._micros / 1e6, self._attempts)
+        return TaskRecord(*self._last, self._micros / 1e6, self._attempts)
 
     def running(self) -> bool:
         return super().running() or (self._state == PENDING and self._engine.has_begun(self))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from frostfork._core import Board, Line
 from frostfork.pool.payload import frame
+from frostfork.pool.records import Who
 
 if TYPE_CHECKING:
     from collections import deque
@@ -40,6 +41,7 @@ class Link(Line):
         self.pid = worker.pid
         self.name = name
         self.generation = worker.generation
+        self.who = Who(worker.pid, name, worker.generation)
         self.ended = False  # told to end
         self.watched = False  # it will be killed if it does not
         self.gone = False  # its process has ended
@@ -100,7 +102,7 @@ class Link(Line):
         return self._worker
 
     def close(self) -> None:
-        """It is gone. Futures hold on to this object, and so it lets go of the pidfd."""
+        """It is gone. Whoever still holds this object holds no descriptor."""
         self.dead = True
         self._worker = None
         self.drop()

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import resource
 import time
 
 from frostfork._core import Board
 from frostfork.pages import Baseline
 
+_ROLLUP_BYTES = 2048  # it has some 700
 _FAULTS = 64
 _REST = 100
 _REST_SECONDS = 0.05
@@ -23,13 +25,18 @@ _REST_SECONDS = 0.05
 
 def private_bytes() -> int:
     """Private_Clean + Private_Dirty of this process. OSError where the kernel does not tell."""
-    with open("/proc/self/smaps_rollup", "rb") as file:
-        text = file.read()
-    return sum(
-        int(line.split()[1]) << 10
-        for line in text.splitlines()
-        if line.startswith((b"Private_Clean:", b"Private_Dirty:"))
-    )
+    # Without a file object, whose buffers would be a tenth of what is measured.
+    fd = os.open("/proc/self/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, _ROLLUP_BYTES)
+    finally:
+        os.close(fd)
+    total = 0
+    for name in (b"Private_Clean:", b"Private_Dirty:"):
+        at = text.find(name)
+        if at >= 0:
+            total += int(text[at + len(name) : text.find(b"kB", at)])
+    return total << 10
 
 
 class Meter:

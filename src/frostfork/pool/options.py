@@ -18,9 +18,9 @@ _LONGEST = 4_000_000.0  # the milliseconds of a soft timeout have 32 bits in a f
 class Options(NamedTuple):
     """How tasks are run.
 
-    timeout: seconds after which TaskTimeout is raised in the task, math.inf for never. hard_timeout: seconds after which its worker is
-    killed; 5 more than timeout unless given, math.inf for never. retries: how often the task may be run again
-    elsewhere when its worker dies.
+    timeout: seconds after which TaskTimeout is raised in the task, math.inf for never. hard_timeout: seconds after
+    which its worker is killed; 5 more than timeout unless given, math.inf for never. retries: how often the task may be
+    run again elsewhere when its worker dies.
     """
 
     timeout: float | None = None

@@ -23,12 +23,16 @@ class PoolTemplate(Template):
         self.keep_fds = self._template.keep_fds
 
     def begin(self) -> None:
+        self.rehearse()  # imports what workers need
+        self._template.begin()
+        self.writes_nothing = self._is_bare or self._template.writes_nothing
+        if self._is_bare:
+            warmup(steps=_STEPS)
+
+    def rehearse(self) -> None:
         from frostfork.pool.rehearsal import rehearse
 
         rehearse()
-        self._template.begin()
-        if self._is_bare:
-            warmup(steps=_STEPS)
 
     def main_names(self) -> frozenset[str]:
         """What __main__ has here."""
@@ -41,6 +45,7 @@ class PoolTemplate(Template):
 
     def before_fork(self, name: str) -> None:
         self._template.before_fork(name)
+        self.watches_birth = self._template.watches_birth
 
     def descriptors(self, name: str) -> Collection[int]:
         return self._template.descriptors(name)
@@ -48,8 +53,8 @@ class PoolTemplate(Template):
     def not_forked(self, name: str) -> None:
         self._template.not_forked(name)
 
-    def born(self, name: str) -> None:
-        self._template.born(name)
+    def born(self) -> None:
+        self._template.born()
 
     def in_worker(self, name: str) -> None:
         self._template.in_worker(name)

@@ -6,6 +6,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class Who(NamedTuple):
+    """A worker, as long as somebody wants to know of it."""
+
+    pid: int
+    worker: str
+    generation: int
+
+
 class TaskRecord(NamedTuple):
     """How a task was run: by which worker, for how many seconds, at which attempt."""
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal's own functions would make enum work
 import os
 import pickle
-import signal
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -67,15 +67,15 @@ class Worker(Runner):
         self._functions = Functions()
         super().__init__(channel, board, slot, self._functions)
         self._limits = limits
-        self.limited = limits != Limits()
+        self.limited = limits.any()
         self._born = time.monotonic()
         self._patience: float | None = None
         self._alarm = Alarm()
         self._meter = Meter(board, slot, limits.private_bytes)
 
     def run(self, start: tuple[bool, bytes], given: list[int], baseline: bool) -> None:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as the owner has it
-            signal.signal(signal.SIGINT, self._interrupted)
+        if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:  # as the owner has it
+            _signal.signal(_signal.SIGINT, self._interrupted)
         try:
             self._prepare(start, given)
             self._meter.begin(baseline)

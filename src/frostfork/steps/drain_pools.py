@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hold the free blocks between this process's objects, so that children make theirs on pages of their own.
 
-What drain_heap does for memory from malloc, done for objects of up to 512 bytes, which Python's own allocator keeps in
-pools of 16 KB. After an import most pools have free blocks. A child that made an object in one copied its page, and the
-page of the pool's header. The next pool that Python takes is an empty one: there the first blocks lie beside the header.
+What drain_heap does for memory from malloc, done for objects of up to 512 bytes, which Python's own allocator keeps
+in pools of 16 KB. After an import most pools have free blocks. A child that made an object in one copied its page, and
+the page of the pool's header. The next pool that Python takes is an empty one, where blocks lie beside the header.
 
 It comes last, after the collector has freed what was garbage.
 """
