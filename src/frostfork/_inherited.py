@@ -98,7 +98,8 @@ _settled_handlers = -1  # how many there were, if none of them had a file of its
 def settle() -> None:
     """In a zygote, after foreign code: what each worker would do with what that registered, done once.
 
-    A zygote ends by os._exit and runs none of its exit functions, so it has the worker's.
+    A zygote runs none of what its template registered with atexit, so it has the worker's. It runs finalizers: see
+    _zygote/ending.py.
     """
     global _settled_exits, _settled_handlers
     _settle_finalizers()
