@@ -11,7 +11,6 @@ import atexit
 import itertools
 import os
 import sys
-from types import FunctionType
 from typing import Any
 
 from frostfork import _core, _end
@@ -48,6 +47,14 @@ def descriptors() -> set[int]:
     return found
 
 
+def _handlers_and_tracker() -> int:
+    """How many log handlers there are; -1 with a resource tracker, or where nobody knows."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None and tracker._resource_tracker._fd is not None:
+        return -1
+    return len(getattr(sys.modules.get("logging"), "_handlerList", ()))
+
+
 def share_tracker(share: bool) -> None:
     """Whether children of this thread go on with multiprocessing's tracker of shared memory, as it has it from 3.14 on.
 
@@ -56,14 +63,6 @@ def share_tracker(share: bool) -> None:
     intent = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_fork_intent", None)
     if intent is not None:
         intent.preserve_fd = share
-
-
-def _handlers_and_tracker() -> int:
-    """How many log handlers there are; -1 with a resource tracker, or where nobody knows."""
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    if tracker is not None and tracker._resource_tracker._fd is not None:
-        return -1
-    return len(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
 def renew_streams() -> None:
@@ -100,6 +99,7 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+_IMMORTAL = 1 << 28  # no count of references is so high, but that of an immortal object
 _settled_exits = -1
 _settled_finalizers = 0
 _settled_handlers = -1  # how many there were, if none of them had a file of its own
@@ -108,7 +108,8 @@ _settled_handlers = -1  # how many there were, if none of them had a file of its
 def settle() -> None:
     """In a zygote, after foreign code: what each worker would do with what that registered, done once.
 
-    A zygote ends by os._exit and runs none of its exit functions, so it has the worker's.
+    A zygote runs none of what its template registered with atexit, so it has the worker's. It runs finalizers: see
+    _zygote/ending.py.
     """
     global _settled_exits, _settled_handlers
     share_tracker(True)
@@ -126,13 +127,13 @@ def settle() -> None:
 
 
 def _settle_finalizers() -> None:
-    """Those for functions and classes are called at the end only, and never in a zygote: what lives, lives for good."""
+    """Those for immortal objects are called at the end only, and so never in a zygote."""
     global _settled_finalizers
     finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
     if finalize is None or len(finalize._registry) == _settled_finalizers:
         return
     here = finalize._registry
-    stay = {each: info for each, info in here.items() if not isinstance(info.weakref(), (FunctionType, type))}
+    stay = {each: info for each, info in here.items() if sys.getrefcount(info.weakref()) < _IMMORTAL}
     if len(stay) < len(here):
         _held.append(here)
         finalize._registry = stay

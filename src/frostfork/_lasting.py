@@ -27,7 +27,8 @@ def make_immortal(own: Iterable[object]) -> None:
 
 
 def _streams() -> Iterator[object]:
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
+    streams: tuple[Any, ...] = (sys.stdin, sys.stdout, sys.stderr)
+    for stream in streams:
         yield stream
         if stream is not None:
             yield from (vars(stream), stream.buffer, stream.buffer.raw)

@@ -27,9 +27,9 @@ def refresh(own: Iterable[object]) -> None:
     """Empty the table and fill it with what workers will look up. own: objects of frostfork's that they use."""
     _core.clear_type_cache()
     names: set[str] = set()
-    for module in map(sys.modules.get, _MODULES):
-        for thing in [] if module is None else list(vars(module).values()):
-            if isinstance(thing, type) and thing.__module__ == module.__name__:
+    for name in _MODULES:
+        for thing in list(vars(sys.modules[name]).values()) if name in sys.modules else []:
+            if isinstance(thing, type) and thing.__module__ == name:
                 _look_up(thing, names_in(thing))
                 names |= names_in(thing)
             elif isinstance(thing, FunctionType):

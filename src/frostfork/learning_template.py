@@ -7,6 +7,7 @@ worker: imports ──▶ journal ──▶ zygote: ledger ──▶ policy ─�
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -202,6 +203,12 @@ class LearningTemplate(Template):
 
     def succeeded(self) -> None:
         self.learn()
+
+    def rehearse(self) -> None:
+        """What observing imports begins with: functions of the C library that nobody has called before."""
+        with contextlib.suppress(OSError, RuntimeError), open(os.devnull, "wb") as nobody:
+            _core.imports_start(nobody.fileno())
+            _core.imports_stop()
 
     def parts(self) -> tuple[object, ...]:
         return (self, self._heritage, *self._observed.parts())

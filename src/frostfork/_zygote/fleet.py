@@ -318,7 +318,7 @@ _fleets: weakref.WeakSet[Fleet] = weakref.WeakSet()
 
 
 def _forget_all() -> None:
-    if not _fleets.data:  # as in each worker, which is to run no more code than it must
+    if not _fleets.data:  # type: ignore[attr-defined]  # as in each worker, which is to run no more code than it must
         return
     for fleet in list(_fleets):
         fleet.forget()

@@ -365,7 +365,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 def _leave_to_the_owner() -> None:
     """In a fork of the owner: its workers must see their sockets closed when the owner is gone."""
-    if not _engines.data:  # as in each worker, which is to run no more code than it must
+    if not _engines.data:  # type: ignore[attr-defined]  # as in each worker, which is to run no more code than it must
         return
     for engine in list(_engines):
         engine.forked = True

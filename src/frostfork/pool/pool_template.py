@@ -33,6 +33,7 @@ class PoolTemplate(Template):
         from frostfork.pool.rehearsal import rehearse
 
         rehearse()
+        self._template.rehearse()
 
     def main_names(self) -> frozenset[str]:
         """What __main__ has here."""

@@ -16,6 +16,8 @@ from frostfork.pages import PAGE_SIZE
 from frostfork.steps.report import Outcome
 
 _MOST = 1  # percent of resident memory; a parent of 95 MB has half of it to hold
+_LARGE = 64 << 10
+_MOST_OF_A_ZYGOTE = 4
 
 
 def drain_heap(*, most: int | None = None) -> Outcome:
@@ -53,9 +55,12 @@ def _resident() -> int:
 
 
 def again() -> None:
-    """What was freed since, if anything is held: the last thing before the first fork."""
+    """The last thing before a zygote's first fork, if anything is held: what was freed since, and larger chunks.
+
+    A zygote does no work for which it would need them. A worker that takes a piece of one writes at both ends of it.
+    """
     if _core.heap_held():
-        drain_heap()
+        _core.heap_drain(_LARGE, _resident() * _MOST_OF_A_ZYGOTE // 100)
 
 
 def release() -> None:
