@@ -69,8 +69,11 @@ _RECYCLES = "expects a refusal to replace workers with the start method fork; ou
 _NOT_BEGUN = (
     "expects a task to have begun, or to be on its way, at once; ours cancels all that have not begun"
 )
-_INHERITED = "hands a queue that only a fork of this process could use to its workers, which are the zygote's"
+_NOT_LOGGED = (
+    "expects a worker to log how its initializer failed; ours has that in the exception, and logs nothing"
+)
 _CONTEXT = "asks for the context of an executor; ours has none"
+_METHODS = "expects the methods of its process objects to be called; ours has other ones"
 _AT_THE_START = "expects threads to be missed at the first task; ours misses them when it is made"
 
 POOL: tuple[Allowed, ...] = tuple(
@@ -82,11 +85,21 @@ POOL: tuple[Allowed, ...] = tuple(
         ("ExecutorDeadlockTest.test_exit_*", "ERROR", _ERROR, "SystemExit: 1"),
         ("ProcessPoolExecutorTest.test_killed_child", "FAIL", _ONE_TASK, "BrokenProcessPool not raised"),
         ("ProcessPoolExecutorTest.test_killed_child", "ERROR", _ONE_TASK, "WorkerDied"),
+        ("ProcessPoolExecutorTest.test_broken_process_pool_traceback", "absent", _ONE_TASK, ""),
+        (
+            "ProcessPoolExecutorTest.test_force_shutdown_workers_dead_workers*",
+            "ERROR",
+            _ONE_TASK,
+            "WorkerDied",
+        ),
+        ("ProcessPoolExecutorTest.test_force_shutdown_workers*", "FAIL", _METHODS, "to have been called"),
+        ("ProcessPoolExecutorTest.test_force_shutdown_workers", "absent", _METHODS, ""),
+        ("ProcessPoolExecutorTest.test_force_shutdown_workers_dead_workers", "absent", _ONE_TASK, ""),
         ("ProcessPoolExecutorTest.test_max_tasks_per_child", "FAIL", _RECYCLES, "ValueError not raised"),
         ("ProcessPoolExecutorTest.test_max_tasks_per_child_defaults_*", "ERROR", _CONTEXT, "_mp_context"),
         ("ProcessPoolExecutorTest.test_python_finalization_error", "ERROR", _AT_THE_START, "new thread"),
         ("ProcessPoolShutdownTest.test_cancel_futures", "FAIL", _NOT_BEGUN, "0 not greater than 0"),
-        ("FailingInitializerTest.test_initializer", "ERROR", _INHERITED, "only be shared between processes"),
+        ("FailingInitializerTest.test_initializer", "FAIL", _NOT_LOGGED, "False is not true : []"),
     )
 )
 
