@@ -6,7 +6,9 @@
 // close or write that. So it stays taken: by an O_PATH descriptor, which fstat and close take and everything else
 // refuses with EBADF. /dev/null, which canaries use, would lose what is written to it without a word.
 //
-// Devices without a state, such as /dev/urandom, are left as they are.
+// Devices without a state, such as /dev/urandom, are left as they are. So is a library's own file that it has open for
+// reading: libffi (3.4 and newer, where it is built so) maps its trampolines from there, and without it ctypes and cffi
+// can make no callback once those are used up that there are: MemoryError. Source: tramp.c of libffi.
 //
 // In C, since in Python it was half of what a worker costs: each os.fstat makes an object of 20 others. The list is
 // read with getdents64 into the stack: opendir would allocate. Source: open(2), getdents64(2), the kernel's
@@ -18,9 +20,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
+#include <link.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -50,11 +54,48 @@ static bool is_harmless(const struct stat *status) {
   return which == 3 || which == 5 || (which >= 7 && which <= 9);
 }
 
+// The length of a path's last part up to where a library's version begins; 0 if it is no library's.
+static size_t stem(const char *path, const char **last) {
+  const char *slash = strrchr(path, '/');
+  *last = slash != NULL ? slash + 1 : path;
+  const char *end = strstr(*last, ".so");
+  return end != NULL ? (size_t)(end - *last) : 0;
+}
+
+struct library {
+  const char *name;
+  size_t length;
+};
+
+// By its name: the paths differ by links, and the file may have been replaced by a newer one.
+static int is_library(struct dl_phdr_info *info, size_t size, void *argument) {
+  (void)size;
+  const struct library *wanted = argument;
+  const char *name;
+  return info->dlpi_name != NULL && stem(info->dlpi_name, &name) == wanted->length &&
+         memcmp(name, wanted->name, wanted->length) == 0;
+}
+
+bool ff_descriptors_of_library(int fd) {
+  char path[32], target[4096];
+  struct stat status;
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || (flags & (O_ACCMODE | O_PATH)) != O_RDONLY) return false;
+  if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) return false;
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(path, target, sizeof target - 1);
+  if (length <= 0) return false;
+  target[length] = '\0';
+  struct library wanted;
+  wanted.length = stem(target, &wanted.name);
+  return wanted.length != 0 && dl_iterate_phdr(is_library, &wanted) != 0;
+}
+
 static int release(int fd, int nothing, bool close_it) {
   struct stat status;
   if (close_it) return close(fd) < 0 && errno != EINTR ? -errno : 0;
   if (fstat(fd, &status) < 0) return errno == EBADF ? 0 : -errno;
-  if (is_harmless(&status)) return 0;
+  if (is_harmless(&status) || (S_ISREG(status.st_mode) && ff_descriptors_of_library(fd))) return 0;
   while (dup3(nothing, fd, O_CLOEXEC) < 0) {
     // Beyond the limit, which was lowered since: nothing else can get this number.
     if (errno == EBADF) return close(fd) < 0 && errno != EINTR ? -errno : 0;

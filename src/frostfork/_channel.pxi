@@ -142,7 +142,7 @@ cdef class Channel:
         """Receive once: how many bytes, 0 at the end, or -EAGAIN or -EINTR. cut() must follow before the next one."""
         cdef int fds[FF_CHANNEL_FDS]
         cdef size_t n_fds = FF_CHANNEL_FDS
-        cdef bint lost = False
+        cdef c_bool lost = False
         cdef ssize_t got
         if wait:
             with nogil:

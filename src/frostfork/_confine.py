@@ -86,7 +86,7 @@ def _in_the_parents_place(number: int, _frame: FrameType | None) -> None:
 
 
 def silence(keep: Iterable[int]) -> None:
-    """Put /dev/null in the place of each descriptor but these, and of 0 to 2.
+    """Put /dev/null in the place of each descriptor but these and what libraries need, and of 0 to 2.
 
     Nothing is written out through what was inherited, and no connection is held open by it. A number that stays taken
     is not given to something else, which an object of the parent's would then take for its own.
@@ -97,6 +97,8 @@ def silence(keep: Iterable[int]) -> None:
         with contextlib.suppress(OSError):
             if fd > 2:
                 os.fstat(fd)  # the one that listed them is closed
+                if _core.is_of_library(fd):
+                    continue
             os.dup2(null, fd, inheritable=fd <= 2)
     os.close(null)
 

@@ -30,6 +30,7 @@ cdef extern from "Python.h":
 from frostfork._os cimport (
     FF_CHANNEL_FDS,
     FF_KINDS,
+    c_bool,
     ff_baseline,
     ff_baseline_compare,
     ff_baseline_fini,
@@ -55,6 +56,7 @@ from frostfork._os cimport (
     ff_channel_send,
     ff_counts,
     ff_counts_take,
+    ff_descriptors_of_library,
     ff_descriptors_release,
     FF_HEAP_NAME,
     ff_heap,
@@ -438,6 +440,11 @@ def release_descriptors(tuple kept not None, tuple closed not None):
         check(ff_descriptors_release(numbers, count, numbers + count, closing))
     finally:
         PyMem_Free(numbers)
+
+
+def is_of_library(int fd):
+    """Whether this is the file of a loaded library, open for reading: libffi's, which it needs in every process."""
+    return bool(ff_descriptors_of_library(fd))
 
 
 def environment_sum():

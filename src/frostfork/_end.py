@@ -59,6 +59,12 @@ def write_out_own() -> None:
     _write_out([thing for thing in _get_objects() if _is_file(thing) and id(thing) not in spared])
 
 
+def write_out_all() -> None:
+    """The same for who has no parent's objects to spare: whose files are the parent's has no descriptor for them."""
+    _unfreeze()
+    write_out_own()
+
+
 def _standard_streams() -> set[int]:
     found = set()
     for name in ("stdin", "stdout", "stderr"):

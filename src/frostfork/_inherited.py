@@ -55,6 +55,16 @@ def _handlers_and_tracker() -> int:
     return len(getattr(sys.modules.get("logging"), "_handlerList", ()))
 
 
+def share_tracker(share: bool) -> None:
+    """Whether children of this thread go on with multiprocessing's tracker of shared memory, as it has it from 3.14 on.
+
+    A child that had one of its own would lose what it shares with others, as soon as that one ends.
+    """
+    intent = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_fork_intent", None)
+    if intent is not None:
+        intent.preserve_fd = share
+
+
 def renew_streams() -> None:
     """New sys.stdin, stdout and stderr: the old ones may hold what their process has yet to write, or be a test's.
 
@@ -98,9 +108,11 @@ _settled_handlers = -1  # how many there were, if none of them had a file of its
 def settle() -> None:
     """In a zygote, after foreign code: what each worker would do with what that registered, done once.
 
-    A zygote ends by os._exit and runs none of its exit functions, so it has the worker's.
+    A zygote runs none of what its template registered with atexit, so it has the worker's. It runs finalizers: see
+    _zygote/ending.py.
     """
     global _settled_exits, _settled_handlers
+    share_tracker(True)
     _settle_finalizers()
     _settled_handlers = -1
     if descriptors() <= {0, 1, 2}:
@@ -248,6 +260,7 @@ def _multiprocessing(name: str) -> None:
         util._run_after_forkers()
     if (tracking := sys.modules.get("multiprocessing.resource_tracker")) is not None:
         tracking._resource_tracker._pid = None  # whoever started it waits for it
+        share_tracker(False)  # what this process forks by itself is not ours
     if (forkserver := sys.modules.get("multiprocessing.forkserver")) is not None:
         server = forkserver._forkserver
         server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None

@@ -5,6 +5,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.types cimport pid_t
 
 
+# For a pointer to one: a bint is an int, which has room for four of them.
+cdef extern from "stdbool.h" nogil:
+    ctypedef bint c_bool "bool"
+
+
 cdef extern from "os/kernel.h" nogil:
     struct ff_kernel:
         int major
@@ -97,6 +102,7 @@ cdef extern from "os/huge.h" nogil:
 
 cdef extern from "os/descriptors.h" nogil:
     int ff_descriptors_release(int *kept, size_t kept_count, int *closed, size_t closed_count)
+    bint ff_descriptors_of_library(int fd)
 
 
 cdef extern from "os/process.h" nogil:
@@ -160,7 +166,7 @@ cdef extern from "os/channel.h" nogil:
     ssize_t ff_channel_send(
         int socket, const void *first, size_t n_first, const void *second, size_t n_second, int fd, bint wait
     )
-    ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t *n_fds, bint *lost, bint wait)
+    ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t *n_fds, c_bool *lost, bint wait)
     int ff_channel_patience(int socket, int milliseconds)
 
 

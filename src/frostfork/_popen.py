@@ -8,6 +8,7 @@ import os
 from multiprocessing import popen_fork, util
 from typing import TYPE_CHECKING, Any
 
+from frostfork._inherited import share_tracker
 from frostfork.fork import fork
 
 if TYPE_CHECKING:
@@ -24,11 +25,14 @@ class ForkPopen(popen_fork.Popen):
         code = 1
         parent_r, child_w = os.pipe()
         child_r, parent_w = os.pipe()
+        share_tracker(True)
         try:
             self.pid = fork()
         except BaseException:
             close_all((parent_r, child_w, child_r, parent_w))
             raise
+        finally:
+            share_tracker(False)
         if self.pid == 0:
             try:
                 if RUNS_ATEXIT:

@@ -100,6 +100,7 @@ def become_zygote(name: str, generation: int, keep: Collection[int]) -> None:
     # More than once: after some runs code is not changed any more by running, and its pages stay shared.
     for _ in range(_REHEARSALS):
         _become(Identity(name, generation), keep)
+    _inherited.share_tracker(True)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 

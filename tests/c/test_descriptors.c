@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -56,9 +57,25 @@ static void beyond_the_limit(void *unused) {
   CHECK(read(ends[0], &byte, 1) == 0);
 }
 
+// libffi's own file stays open; a file that is open for writing, or of no loaded library, does not.
+static void of_a_library(void *unused) {
+  (void)unused;
+  Dl_info info;
+  char byte;
+  CHECK(dladdr((void *)setrlimit, &info) != 0);
+  int library = open(info.dli_fname, O_RDONLY), other = open("/proc/self/exe", O_RDONLY), path = open("/", O_PATH);
+  CHECK(library >= 0 && other >= 0);
+  CHECK(ff_descriptors_of_library(library));
+  CHECK(!ff_descriptors_of_library(other) && !ff_descriptors_of_library(path) && !ff_descriptors_of_library(999));
+  CHECK_EQUAL(ff_descriptors_release(NULL, 0, NULL, 0), 0);
+  CHECK(read(library, &byte, 1) == 1);
+  CHECK(read(other, &byte, 1) < 0 && errno == EBADF);
+}
+
 int main(void) {
   in_child(released, NULL);
   in_child(many, NULL);
   in_child(beyond_the_limit, NULL);
+  in_child(of_a_library, NULL);
   return 0;
 }

@@ -132,11 +132,7 @@ EFFECTS = {
     "hook-unraisable": ("import sys\nsys.unraisablehook = print", "sys.unraisablehook"),
     "hook-display": ("import sys\nsys.displayhook = print", "sys.displayhook"),
     "start_method-set": (
-        """
-        import multiprocessing
-        other = {"fork", "spawn"} - {multiprocessing.get_start_method()}
-        multiprocessing.set_start_method(other.pop(), force=True)
-        """,
+        "import multiprocessing\nmultiprocessing.set_start_method('spawn', force=True)",
         "start method",
     ),
     "random-seeded": ("import random\nrandom.seed(1)", "random"),

@@ -306,7 +306,7 @@ def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_tables_and_a_configuration(tmp_path: Path) -> None:
-    folder = write(tmp_path / "jobs", a="import csv", b="import [wave")
+    folder = write(tmp_path / "jobs", a="import csv, re", b="import [wave")
     text = run(folder, "--deny", "re", "--min-files", 1).stdout
     for part in ("Modules", "Distributions", "Files", "Failed", "Not preloaded, and why", "denied by configuration",
                  "[frostfork]", "deny = re", "frostfork.PreloadPolicy("):  # fmt: skip

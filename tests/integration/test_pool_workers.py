@@ -330,6 +330,46 @@ def test_an_interrupt_is_the_tasks_and_not_the_workers() -> None:
         assert pool.submit(work.pid).result(WAIT) == worker
 
 
+def test_what_the_owner_ignores_workers_ignore() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ForkPool(1) as pool:
+            worker = next(iter(until(lambda: all_idle(pool))))
+            future = pool.submit(work.sleep, 0.5)
+            until(future.running)
+            os.kill(worker, signal.SIGINT)
+            assert future.exception(WAIT) is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_shutdown_that_was_interrupted_can_be_had_again() -> None:
+    """And waits then: before Python 3.13 a thread whose join was interrupted may count as ended."""
+    answer = run_script(
+        """
+        import json, signal, time
+        from frostfork import ForkPool
+        from tests.integration import pool_work as work
+
+        def interrupt(number, frame):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, interrupt)
+        interrupts, pool = 0, ForkPool(2)
+        futures = [pool.submit(work.sleep, 0.05) for _ in range(40)]
+        for _ in range(10):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            try:
+                pool.shutdown()
+            except KeyboardInterrupt:
+                interrupts += 1
+        pool.shutdown()
+        print(json.dumps([interrupts, sum(future.done() for future in futures)]))
+        """
+    )
+    assert answer == [10, 40]
+
+
 def test_an_interrupt_in_the_owner_leaves_the_pool_usable() -> None:
     """Ctrl-C a thousand times, wherever it meets the main thread; each task that was submitted ends."""
     answer = run_script(

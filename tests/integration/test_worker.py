@@ -365,6 +365,18 @@ def test_threads_and_executors_work_in_a_worker() -> None:
     assert seen == [True, "MainThread", 1, [2], 6]
 
 
+def test_callbacks_from_c_can_be_made_in_a_worker() -> None:
+    """More than libffi has trampolines for: some builds of it map more from their own file, which they hold open."""
+    seen = run("""
+        import ctypes
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+        callback(abs)
+        become()
+        print(json.dumps(work(lambda: sum(each(-3) for each in [callback(abs) for _ in range(3000)]))))
+    """)
+    assert seen == 9000
+
+
 def test_multiprocessing_works_in_a_worker() -> None:
     seen = run("""
         import multiprocessing, multiprocessing.util, psutil

@@ -425,6 +425,22 @@ def test_close_ends_what_runs_and_tells_how() -> None:
             call()  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("start", ["fork", "exec"])
+def test_a_zygote_that_is_closed_leaves_no_folder_and_loses_no_text(tmp_path: Path, start: str) -> None:
+    with Zygote(work.Holder(str(tmp_path)), start=start) as zygote:
+        assert zygote.fork("os:getpid").wait(SECONDS).code is not None
+        assert len(list(tmp_path.iterdir())) == 2
+        zygote.replace()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("unwritten", "written once")]
+
+
+def test_a_finalizer_that_hangs_is_not_waited_for_long(tmp_path: Path) -> None:
+    zygote = Zygote(work.Holder(str(tmp_path), hang=True)).start()
+    pid, start = zygote.pid, time.monotonic()
+    zygote.close(0.0)
+    assert time.monotonic() - start < 5 and not psutil.pid_exists(pid)
+
+
 def test_close_drains_as_long_as_it_may() -> None:
     for patience, expected in ((SECONDS, 5), (0.2, -9)):
         zygote = Zygote().start()

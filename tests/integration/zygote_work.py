@@ -8,8 +8,10 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -205,3 +207,18 @@ def touch_at_exit(path: str) -> None:
 
     atexit.register(open, path, "w")
     threading.Thread(target=open, args=(path + ".thread", "w")).start()
+
+
+class Holder(Template):
+    """Holds a temporary folder, a file that is not written out, and what ends badly if asked to."""
+
+    def __init__(self, folder: str, hang: bool = False) -> None:
+        self.folder = folder
+        self.hang = hang
+
+    def begin(self) -> None:
+        self.own = tempfile.TemporaryDirectory(dir=self.folder)
+        self.file = open(os.path.join(self.folder, "unwritten"), "w")  # noqa: SIM115 - it is held
+        self.file.write("written once")
+        if self.hang:
+            weakref.finalize(self, threading.Event().wait)

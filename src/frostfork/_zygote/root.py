@@ -14,13 +14,12 @@ import pickle
 import select
 import signal
 import socket
-import sys
 import traceback
 from typing import NoReturn
 
 from frostfork import _core
 from frostfork._worker import become_zygote
-from frostfork._zygote import lifeline
+from frostfork._zygote import ending, lifeline
 from frostfork._zygote.channel import Channel
 from frostfork._zygote.nursery import Nursery
 from frostfork._zygote.outbox import Outbox
@@ -111,10 +110,7 @@ class Root:
         except BaseException:
             traceback.print_exc()
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):
-                    stream.flush()
-            os._exit(code)
+            ending.leave(code)
 
     def _owner_gone(self) -> None:
         self._channel.close()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from frostfork import _core
+from frostfork._inherited import share_tracker
 from frostfork._zygote.channel import memory_file, pair, write_all
 from frostfork._zygote.setup import Setup, preparation
 from frostfork._zygote.signals import hold, release
@@ -67,11 +68,13 @@ def _by_fork(control: socket.socket, setup: Setup) -> int:
         with contextlib.suppress(Exception):
             stream.flush()
     before = hold()
+    share_tracker(True)
     try:
         pid = fork()
         if pid == 0:
             be_root(control, setup)
     finally:
+        share_tracker(False)
         release(before)
     return pid
 

@@ -52,6 +52,7 @@ _EARLY_STEPS = {"drain_heap", "immortalize", "freeze"}
 class SharedParentManager(DagFileProcessorManager):
     """Airflow's manager, whose children share what each of them would import."""
 
+    _parallelism: int  # Airflow's: how many children there may be
     learner: DagFileLearner | None = None  # here, where the manager is the parent
     zygote_parent: ZygoteParent | None = None
     begin_again: ClassVar[bool] = False  # it ended for a parent that has what is installed now

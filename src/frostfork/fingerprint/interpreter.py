@@ -77,10 +77,15 @@ def _hooks() -> Identities:
 
 
 def _start_method() -> str | None:
-    """None for what is the default anyway: to ask for it fixes it, and changes nothing."""
+    """None for what is the default anyway: to ask for it fixes it, and changes nothing.
+
+    3.14.10 finds out what the default is when the attribute is looked at, by imports of its own: not to be done in the
+    midst of one. Its dict says what was found out.
+    """
     context = getattr(sys.modules.get("multiprocessing.context"), "_default_context", None)
-    chosen = getattr(getattr(context, "_actual_context", None), "_name", None)
-    return None if chosen == getattr(getattr(context, "_default_context", None), "_name", None) else chosen
+    state = getattr(context, "__dict__", {})
+    chosen, default = state.get("_actual_context"), state.get("_default_context")
+    return None if chosen is default else getattr(chosen, "_name", None)
 
 
 def _loop_policy() -> Identities:

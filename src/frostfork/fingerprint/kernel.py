@@ -115,7 +115,7 @@ def _explain_descriptors(before: frozenset[str], _after: frozenset[str]) -> Iter
             target = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue
-        if target in _NOT_STATE:
+        if target in _NOT_STATE or _core.is_of_library(int(fd)):
             continue
         yield ("socket" if target.startswith("socket:") else "file"), f"left {target} open (descriptor {fd})"
         if "\nlock:" in (read(f"/proc/self/fdinfo/{fd}") or ""):

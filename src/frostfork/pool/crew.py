@@ -76,6 +76,7 @@ class Crew:
         self._breaker = Breaker()
         self._failed_at = 0.0
         self._changed = threading.Event()
+        self._ended = threading.Event()
         self._refork_asked = False
         self._old: list[Link] = []  # to be replaced by workers of the newest generation
         self._reforked_at = 0
@@ -104,6 +105,8 @@ class Crew:
             raise RuntimeError(
                 "a pool cannot wait for its end in one of its own threads: use shutdown(wait=False)"
             )
+        # Not by Thread.join: before Python 3.13 one that Ctrl-C ends may take the thread for ended from then on.
+        self._ended.wait()
         self.thread.join()
 
     def wake(self) -> None:
@@ -123,6 +126,12 @@ class Crew:
     # --- the crew's thread
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
+
+    def _work(self) -> None:
         engine = self.engine
         wait: float | None = 0.0
         while True:

@@ -74,7 +74,8 @@ class Worker(Runner):
         self._meter = Meter(board, slot, limits.private_bytes)
 
     def run(self, start: tuple[bool, bytes], given: list[int], baseline: bool) -> None:
-        _signal.signal(_signal.SIGINT, self._interrupted)
+        if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:  # as the owner has it
+            _signal.signal(_signal.SIGINT, self._interrupted)
         try:
             self._prepare(start, given)
             self._meter.begin(baseline)

@@ -215,7 +215,7 @@ class _Tail:
             file.seek(self._read)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._read += len(whole) + len(newline)
-        parses = []
+        parses: list[Parse] = []
         for line in whole.splitlines():
             entry: dict[str, Any] = json.loads(line)
             if entry["event"] == "preload":
