@@ -45,10 +45,12 @@ _AUTHKEY = (
 )
 
 FORK: tuple[Allowed, ...] = (
-    Allowed("mp_fork_misc.TestStartMethod.test_get_all*", "FAIL", _LISTED, "frostfork"),
+    Allowed("mp_fork_misc.TestStartMethod.test_get_all", "FAIL", _LISTED),
+    Allowed("mp_fork_misc.TestStartMethod.test_get_all_start_methods", "FAIL", _LISTED, "frostfork"),
 )
 EXEC: tuple[Allowed, ...] = (
-    Allowed("mp_forkserver_misc.TestStartMethod.test_get_all*", "FAIL", _LISTED, "frostfork"),
+    Allowed("mp_forkserver_misc.TestStartMethod.test_get_all", "FAIL", _LISTED),
+    Allowed("mp_forkserver_misc.TestStartMethod.test_get_all_start_methods", "FAIL", _LISTED, "frostfork"),
     Allowed(
         "mp_forkserver_processes.*.test_forkserver_auth_is_enabled", "FAIL", _AUTHKEY, "None is not true"
     ),
