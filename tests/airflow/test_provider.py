@@ -81,7 +81,7 @@ DEFAULTS = Settings(
     ledger_days=14,
     stale="stop",
     zygote=True,
-    steps=("compact_code", "drain_heap", "immortalize"),
+    steps=("compact_code", "drain_heap", "drain_pools", "immortalize"),
     blame=0,
 )
 
@@ -111,7 +111,7 @@ def test_settings_come_from_airflows_configuration(airflow_home: Any) -> None:
         ledger="",
         stale="renew",
         zygote=False,
-        steps=("drain_heap", "immortalize", "collapse"),
+        steps=("drain_heap", "drain_pools", "immortalize", "collapse"),
         blame=7,
     )
     assert shown.stdout.splitlines()[-1] == str(wanted), shown.stderr

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 pytest.importorskip("airflow")
 
 ROUNDS = 6  # three of them to learn from: modules, code, and once more for what came with them
-STEPS = ("compact_code", "drain_heap", "immortalize", "collapse")
+STEPS = ("compact_code", "drain_heap", "drain_pools", "immortalize", "collapse")
 
 # The last lines of each DAG file: what the parse has cost its process by then.
 COST = """

@@ -199,7 +199,9 @@ def test_a_zygote_that_hangs(place: Place) -> None:
     """The manager does not wait for it for ever, and takes it along at the end."""
     write(place.dags, {"one.py": saying("one")})
     command = (sys.executable, "-c", BROKEN.format(IMPATIENT))
-    with Processor(command, place.environment()) as processor:
+    # The end of a child that it does not wait for is known when Airflow's time limit is over.
+    environment = place.environment(dag_processor__dag_file_processor_timeout="8")
+    with Processor(command, environment) as processor:
         zygote = place.next_parse().parent
         os.kill(zygote, signal.SIGSTOP)
         while place.next_parse().parent != processor.pid:

@@ -37,6 +37,7 @@ STEPS = {
         "lay the code that children run side by side, after learning in children which code that is",
     ),
     "drain_heap": (True, "hold free pieces of the heap, so that children do not fill them in shared pages"),
+    "drain_pools": (True, "hold free blocks between Python's own objects, for the same reason"),
     "immortalize": (
         True,
         "take reference counts away from what modules hold, which then stays in memory (Python 3.12+)",

@@ -32,6 +32,8 @@ log = logging.getLogger("frostfork.airflow")
 _MANY_FUNCTIONS = 200
 _SECONDS_BETWEEN = 60.0
 
+_RENEWED = ("drain_heap", "drain_pools")  # each run gives back what the one before held
+
 # The manager runs the same code for every result. While it is watched its children copy more, so that is kept short.
 _WATCHED_RESULTS = 12
 
@@ -136,10 +138,7 @@ class Warming:
             else f"{name} {step.status}"
             for name, step in last.items()
         )
-        # Each run of drain_heap gives back what the one before held.
-        held = sum(
-            step.bytes_held for step in steps if step.name != "drain_heap" or step is last["drain_heap"]
-        )
+        held = sum(step.bytes_held for step in steps if step.name not in _RENEWED or step is last[step.name])
         return (
             f"frostfork warmed up {len(self.reports)} times in {seconds:.1f} s ({did});"
             f" {held >> 20} MB of it will stay in memory until the end"
