@@ -176,7 +176,7 @@ class SharedParentManager(DagFileProcessorManager):
         ready = sum(process.is_ready for process in self._processors.values())
         if not ready:
             return
-        if not (self._asked_to_end or self._is_stale):
+        if not (self._asked_to_end or self._wants_new_process()):
             self._fill(self._pace.ready(ready) + ready)  # they have their slots until they are stored
         began = time.monotonic()
         super()._collect_results()
