@@ -24,7 +24,7 @@ EXTRA = {"imports": ["probe_task"], "worker_max_tasks_per_child": 1}
 
 
 def three_children(home: Any, redis_url: str, enabled: bool) -> list[dict[str, int]]:
-    """What a first child, the other, and a replacement cost: with one task a child, the third is a replacement."""
+    """What a first child, and then the other first one and a replacement cost, in either order: one task a child."""
     (home.path / "config" / "probe_task.py").write_text(TASK)
     home.start(
         *("airflow", "celery", "worker", "--concurrency", "2", "--skip-serve-logs", "--without-mingle"),
@@ -51,13 +51,15 @@ def test_replacement_child_is_frozen(airflow_home: Any, redis_url: str) -> None:
     stock = three_children(airflow_home, redis_url, enabled=False)
     frostfork = three_children(airflow_home, redis_url, enabled=True)
     for name, reports in (("stock", stock), ("frostfork", frostfork)):
-        for child, report in zip(("first", "second", "replacement"), reports, strict=True):
+        for child, report in zip(("first", "later", "later"), reports, strict=True):
             print(
                 f"{name:9} {child:11} frozen {report['frozen']:7,} private {report['private'] / 1e6:6.1f} MB"
             )
-    assert stock[2]["frozen"] < 1_000  # what is measured here is still true of this Airflow
-    assert frostfork[2]["frozen"] > 100_000
-    assert frostfork[2]["private"] <= stock[2]["private"] / 2
+    replacement = min(stock[1:], key=lambda report: report["frozen"])
+    assert replacement["frozen"] < 1_000  # what is measured here is still true of this Airflow
+    for report in frostfork[1:]:  # one of them is the replacement
+        assert report["frozen"] > 100_000
+        assert report["private"] <= replacement["private"] / 2
     # The first children were frozen at the provider's hand, but before the configured imports were loaded.
     assert frostfork[0]["frozen"] >= stock[0]["frozen"]
     assert frostfork[0]["private"] <= stock[0]["private"] * 1.25  # runs differ by 3 of 20 MB
