@@ -190,7 +190,7 @@ def test_shared_memory_outlives_workers(start: str) -> None:
                 assert pool.submit(read_memory).result(WAIT) == b"here"
                 generation = pool.stats().generation
                 pool.refork()
-                until(lambda: {each.generation for each in pool.stats().workers} == {generation + 1})  # noqa: B023
+                until(lambda: {each.generation for each in pool.stats().workers} == {generation + 1})  # noqa: B023 - over before the next turn
         again = shared_memory.SharedMemory(memory.name)
         assert again.buf[:4] == b"here"
         again.close()

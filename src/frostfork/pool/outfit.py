@@ -164,7 +164,7 @@ def _kind(base: type[Any]) -> type[Any]:
 def _by_value(base: type[Any]) -> type[Any]:
     """The same, from cloudpickle's."""
 
-    class Pickler(_kind(base)):  # type: ignore[misc]
+    class Pickler(_kind(base)):  # type: ignore[misc]  # a class made at run time
         dispatch_table: ClassVar[Any] = ChainMap(
             vars(reduction.ForkingPickler)["_extra_reducers"], *base.dispatch_table.maps
         )
