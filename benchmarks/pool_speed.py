@@ -35,6 +35,8 @@ _COMPARISONS = {
     "apply_async": (f"{_TASKS:,} small tasks, by multiprocessing.Pool.apply_async", 1 / 1.5, 10, 1.0, "s"),
     "submit": (f"{_TASKS:,} small tasks, by ProcessPoolExecutor.submit", 1 / 3, 10, 1.0, "s"),
     "pipe": ("a round trip, by that of a raw pipe", 4.0, 40, 1e6 / _TRIPS, "us"),
+    "pipe-together": ("the same, both ends on one processor", 4.0, 40, 1e6 / _TRIPS, "us"),
+    "pipe-apart": ("the same, on two processors", 4.0, 40, 1e6 / _TRIPS, "us"),
     "array": ("an array of 100 MB there and back, by ProcessPoolExecutor", 1 / 2, 8, 1e3, "ms"),
 }
 
@@ -50,6 +52,8 @@ def missing() -> str:
 def run(*, quick: bool) -> list[Figure]:
     found = []
     for side, (name, goal, pairs, scale, unit) in _COMPARISONS.items():
+        if side == "pipe-apart" and len(os.sched_getaffinity(0)) < 2:
+            continue
         progress(f"{NAME}: {name}")
         measured = fresh(__file__, "--side", side, "--pairs", 2 if quick else pairs)
         detail = medians(measured, (side, "ForkPool"), scale, unit)
@@ -95,10 +99,11 @@ def _round_trips(pool: Any) -> Callable[[], object]:
 class _Pipes:
     """A child that sends back each byte it gets; the least that a round trip between two processes can be."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpus: set[int]) -> None:
         there, self._to = os.pipe()
         self._back, back = os.pipe()
         if os.fork() == 0:
+            os.sched_setaffinity(0, cpus)
             os.close(self._to)
             while byte := os.read(there, 1):
                 os.write(back, byte)
@@ -117,6 +122,14 @@ class _Pipes:
         os.wait()
 
 
+def _processors(side: str) -> tuple[set[int], set[int]]:
+    """Those for this process, and those for who answers it."""
+    all_of_them = os.sched_getaffinity(0)
+    if side == "pipe":  # as the scheduler has it
+        return all_of_them, all_of_them
+    return {min(all_of_them)}, {max(all_of_them) if side == "pipe-apart" else min(all_of_them)}
+
+
 def _array(pool: Any) -> Callable[[], object]:
     import numpy
 
@@ -132,9 +145,11 @@ def _array(pool: Any) -> Callable[[], object]:
 def _measured(side: str, pairs: int) -> list[tuple[float, float]]:
     fork = multiprocessing.get_context("fork")
     # Whoever forks by itself does so before there are threads.
-    if side == "pipe":
-        pipes = _Pipes()
-        with ForkPool(_WORKERS) as pool:
+    if side.startswith("pipe"):
+        here, there = _processors(side)
+        os.sched_setaffinity(0, here)
+        pipes = _Pipes(there)
+        with ForkPool(_WORKERS, initializer=os.sched_setaffinity, initargs=(0, there)) as pool:
             measured = in_turn(_timed(pipes.round_trips), _timed(_round_trips(pool)), pairs)
         pipes.close()
         return measured

@@ -15,6 +15,7 @@
 #include "os/board.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -30,6 +31,7 @@ struct ff_board_slot {
   _Atomic uint64_t busy;
   _Atomic int64_t private_bytes;
   _Atomic int64_t unshared;
+  _Atomic int32_t cpu[2];  // where the owner and the worker were when they waited last, -1: neither did
 };
 
 _Static_assert(sizeof(struct ff_board_slot) == 64, "a slot is one cache line");
@@ -83,6 +85,8 @@ void ff_board_reset(struct ff_board *board, size_t slot) {
   atomic_store(&at->busy, 0);
   atomic_store(&at->private_bytes, -1);
   atomic_store(&at->unshared, -1);
+  atomic_store(&at->cpu[0], -1);
+  atomic_store(&at->cpu[1], -1);
 }
 
 void ff_board_allow(struct ff_board *board, size_t slot, uint32_t number) {
@@ -119,6 +123,13 @@ uint64_t ff_board_end(struct ff_board *board, size_t slot) {
   atomic_store_explicit(&at->busy, atomic_load_explicit(&at->busy, memory_order_relaxed) + took, memory_order_relaxed);
   atomic_store_explicit(&at->tasks, atomic_load_explicit(&at->tasks, memory_order_relaxed) + 1, memory_order_relaxed);
   return took;
+}
+
+bool ff_board_is_apart(struct ff_board *board, size_t slot, bool worker) {
+  struct ff_board_slot *at = &board->slots[slot];
+  int32_t here = sched_getcpu(), there = atomic_load_explicit(&at->cpu[!worker], memory_order_relaxed);
+  atomic_store_explicit(&at->cpu[worker], here, memory_order_relaxed);
+  return there >= 0 && there != here;
 }
 
 void ff_board_measured(struct ff_board *board, size_t slot, int64_t private_bytes, int64_t unshared) {

@@ -48,6 +48,10 @@ bool ff_board_begin(struct ff_board *board, size_t slot, uint32_t number);
 // Nanoseconds since the task was begun.
 uint64_t ff_board_end(struct ff_board *board, size_t slot);
 
+// Either side, before it waits for the other: notes its processor, and tells whether the other was on a different one
+// when it waited last. False if it never did.
+bool ff_board_is_apart(struct ff_board *board, size_t slot, bool worker);
+
 void ff_board_measured(struct ff_board *board, size_t slot, int64_t private_bytes, int64_t unshared);
 
 void ff_board_look(const struct ff_board *board, size_t slot, struct ff_board_view *out);

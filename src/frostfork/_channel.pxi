@@ -5,6 +5,12 @@ cdef enum:
     RECEIVE_BYTES = 65536
     LARGE = 65536  # a pickle from here on has no frame to itself: pool/payload.py
 
+# How long a receive stays awake: about what two sleeps cost that each end with a processor being woken. If that was in
+# vain, the next one sleeps at once, and after each further failure twice as many do.
+cdef enum:
+    AWAKE_NANOS = 50_000
+    MOST_MISSED = 10
+
 cdef struct frame_head:
     uint32_t length  # of the body that follows
     uint8_t kind
@@ -68,6 +74,9 @@ cdef class Channel:
     cdef readonly int fd
     cdef uint8_t *buffer
     cdef bytes partial
+    cdef bint apart  # who sends is on another processor: a receive that waits may do so awake
+    cdef uint32_t missed  # how often in a row that was in vain
+    cdef uint32_t rests  # how many receives are to sleep at once
     cdef list fds
 
     def __cinit__(self):
@@ -143,11 +152,15 @@ cdef class Channel:
         cdef int fds[FF_CHANNEL_FDS]
         cdef size_t n_fds = FF_CHANNEL_FDS
         cdef c_bool lost = False
-        cdef ssize_t got
-        if wait:
+        cdef ssize_t got = -errno_EAGAIN
+        if wait and self.apart:
+            got = self.fill_awake(fds, &n_fds, &lost)
+            n_fds = n_fds if got >= 0 else FF_CHANNEL_FDS
+        if wait and got == -errno_EAGAIN:
+            PyErr_CheckSignals()  # a signal that came before does not end the call
             with nogil:
                 got = ff_channel_receive(self.fd, self.buffer, RECEIVE_BYTES, fds, &n_fds, &lost, True)
-        else:
+        elif not wait:
             got = ff_channel_receive(self.fd, self.buffer, RECEIVE_BYTES, fds, &n_fds, &lost, False)
         if got < 0:
             if got == -errno_EAGAIN or got == -errno_EINTR:
@@ -159,6 +172,18 @@ cdef class Channel:
             self.fds.append(fds[i])
         if lost:
             self.fds.append(-2)
+        return got
+
+    cdef ssize_t fill_awake(self, int *fds, size_t *n_fds, c_bool *lost) noexcept:
+        """Receive without sleeping; -EAGAIN if nothing comes soon, or did not lately."""
+        cdef ssize_t got
+        if self.rests > 0:
+            self.rests -= 1
+            return -errno_EAGAIN
+        with nogil:
+            got = ff_channel_receive_awake(self.fd, self.buffer, RECEIVE_BYTES, fds, n_fds, lost, AWAKE_NANOS)
+        self.missed = min(self.missed + 1, MOST_MISSED) if got == -errno_EAGAIN else 0
+        self.rests = (1 << self.missed) - 1
         return got
 
     cdef list cut(self, size_t size):

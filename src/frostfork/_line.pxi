@@ -273,6 +273,7 @@ cdef class Line(Outlet):
                 # The socket's own timeout: unlike a poll() before each receive, it is set once and costs nothing then.
                 check(ff_channel_patience(self.fd, milliseconds))
                 self.patience = milliseconds
+            self.apart = ff_board_is_apart(&self.board.board, self.slot, False)
             got = self.fill(milliseconds != 0)
             if got == -errno_EINTR:
                 PyErr_CheckSignals()

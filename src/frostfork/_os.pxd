@@ -156,6 +156,7 @@ cdef extern from "os/board.h" nogil:
     uint32_t ff_board_withdraw(ff_board *board, size_t slot)
     bint ff_board_begin(ff_board *board, size_t slot, uint32_t number)
     uint64_t ff_board_end(ff_board *board, size_t slot)
+    bint ff_board_is_apart(ff_board *board, size_t slot, bint worker)
     void ff_board_measured(ff_board *board, size_t slot, int64_t private_bytes, int64_t unshared)
     void ff_board_look(const ff_board *board, size_t slot, ff_board_view *out)
 
@@ -167,6 +168,8 @@ cdef extern from "os/channel.h" nogil:
         int socket, const void *first, size_t n_first, const void *second, size_t n_second, int fd, bint wait
     )
     ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t *n_fds, c_bool *lost, bint wait)
+    ssize_t ff_channel_receive_awake(
+        int socket, void *into, size_t size, int *fds, size_t *n_fds, c_bool *lost, uint64_t nanoseconds)
     int ff_channel_patience(int socket, int milliseconds)
 
 

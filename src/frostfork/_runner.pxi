@@ -53,6 +53,7 @@ cdef class Runner:
             if self.at == len(self.came):
                 self.at = 0
                 self.came = []
+                self.channel.apart = ff_board_is_apart(&self.board.board, self.slot, True)
                 frames = self.channel.receive(True)
                 # Also lets the collector of garbage run, for which tasks in C give no occasion.
                 PyErr_CheckSignals()

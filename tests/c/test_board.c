@@ -98,8 +98,55 @@ static void race(void *unused) {
   ff_board_fini(&board);
 }
 
+// Pins this process to a processor that it may use: the first, or the last.
+static bool move(bool last) {
+  cpu_set_t all, one;
+  int at = -1;
+  CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
+  for (int each = 0; each < CPU_SETSIZE; each++) {
+    if (CPU_ISSET(each, &all) && (last || at < 0)) at = each;
+  }
+  CPU_ZERO(&one);
+  CPU_SET(at, &one);
+  CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+  return CPU_COUNT(&all) > 1;
+}
+
+static void together(void *unused) {
+  (void)unused;
+  struct ff_board board;
+  int fd;
+  CHECK_EQUAL(ff_board_create(&board, 1, &fd), 0);
+  ff_board_reset(&board, 0);
+  move(false);
+  CHECK(!ff_board_is_apart(&board, 0, true));  // the owner never waited
+  CHECK(!ff_board_is_apart(&board, 0, false));
+  CHECK(!ff_board_is_apart(&board, 0, true));
+}
+
+static void apart(void *unused) {
+  (void)unused;
+  struct ff_board board;
+  int fd, status;
+  CHECK_EQUAL(ff_board_create(&board, 1, &fd), 0);
+  ff_board_reset(&board, 0);
+  pid_t owner = fork();
+  if (owner == 0) {
+    move(false);
+    CHECK(!ff_board_is_apart(&board, 0, false));
+    _exit(0);
+  }
+  CHECK(waitpid(owner, &status, 0) == owner && status == 0);
+  bool several = move(true);
+  CHECK_EQUAL(ff_board_is_apart(&board, 0, true), several);
+  ff_board_reset(&board, 0);
+  CHECK(!ff_board_is_apart(&board, 0, true));
+}
+
 int main(void) {
   in_child(words, NULL);
+  in_child(together, NULL);
+  in_child(apart, NULL);
   in_child(race, NULL);
   return 0;
 }

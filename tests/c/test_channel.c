@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #include "check.h"
 #include "os/channel.h"
@@ -79,7 +81,36 @@ static void patience(void *unused) {
   CHECK_EQUAL(ff_channel_patience(-1, 1), -EBADF);
 }
 
+static void awake(void *unused) {
+  (void)unused;
+  char got[64];
+  int fds[4], status, ends[2];
+  size_t n_fds = 4;
+  bool lost;
+  struct timespec before, after;
+  make();
+  clock_gettime(CLOCK_MONOTONIC, &before);
+  CHECK_EQUAL(ff_channel_receive_awake(pair[1], got, sizeof got, fds, &n_fds, &lost, 2000000), -EAGAIN);
+  clock_gettime(CLOCK_MONOTONIC, &after);
+  CHECK((after.tv_sec - before.tv_sec) * 1000000000L + after.tv_nsec - before.tv_nsec >= 2000000);
+  // What comes in the meantime, with its descriptor: each look in vain has told that none came.
+  CHECK(pipe(ends) == 0);
+  pid_t sender = fork();
+  if (sender == 0) {
+    usleep(2000);
+    CHECK_EQUAL(ff_channel_send(pair[0], "abc", 3, NULL, 0, ends[1], false), 3);
+    _exit(0);
+  }
+  n_fds = 4;
+  CHECK_EQUAL(ff_channel_receive_awake(pair[1], got, sizeof got, fds, &n_fds, &lost, 60000000000), 3);
+  CHECK(n_fds == 1 && memcmp(got, "abc", 3) == 0);
+  CHECK(waitpid(sender, &status, 0) == sender && status == 0);
+  close(pair[0]);
+  CHECK_EQUAL(ff_channel_receive_awake(pair[1], got, sizeof got, fds, &n_fds, &lost, 1), 0);
+}
+
 int main(void) {
+  in_child(awake, NULL);
   in_child(bytes, NULL);
   in_child(descriptors, NULL);
   in_child(full, NULL);

@@ -10,6 +10,7 @@ import gc
 import operator
 import os
 import pickle
+import resource
 import signal
 import threading
 import time
@@ -100,6 +101,55 @@ def test_map_takes_no_more_than_its_buffer(pool: ForkPool) -> None:
 def test_map_is_over_after_its_timeout(pool: ForkPool) -> None:
     with pytest.raises(concurrent.futures.TimeoutError):
         list(pool.map(work.sleep, [0.5, 0.5], timeout=0.05))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_who_expects_an_answer_soon_stays_awake_unless_that_delays_it(together: bool) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("there is one processor")
+
+    def asleep(pool: ForkPool) -> int:
+        def switches() -> int:
+            usage = resource.getrusage(resource.RUSAGE_THREAD)
+            return usage.ru_nvcsw + usage.ru_nivcsw
+
+        before = switches()
+        for at in range(500):
+            assert pool.submit(operator.neg, at).result(WAIT) == -at
+        return switches() - before
+
+    try:
+        os.sched_setaffinity(0, cpus[:1])
+        with ForkPool(
+            1, initializer=os.sched_setaffinity, initargs=(0, cpus[:1] if together else cpus[-1:])
+        ) as pool:
+            # Each answer comes from a process that has to run first; or, unless others use the processors, from one
+            # that runs meanwhile.
+            if together:
+                assert asleep(pool) >= 500
+            else:
+                assert until(lambda: asleep(pool) < 250)
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def test_who_waits_awake_is_interrupted_all_the_same() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with ForkPool(1) as pool:
+            for micros in range(5, 125, 3):
+                for at in range(20):  # the last of these waits was short, so the next one is awake
+                    assert pool.submit(operator.neg, at).result(WAIT) == -at
+                with pytest.raises(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, micros / 1e6)
+                    pool.submit(time.sleep, 0.05).result()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_an_exception_arrives_with_its_traceback(pool: ForkPool) -> None:
