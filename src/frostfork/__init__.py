@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from frostfork.preloader import Preloader, PreloadReport, find_installed
     from frostfork.recycle import RecyclePolicy
     from frostfork.staleness import DistributionChange, InstalledWatch
-    from frostfork.zygote import Ended, Template, Worker, Zygote
+    from frostfork.zygote import Coming, Ended, Template, Worker, Zygote
 
 __version__ = "0.1.0"
 
@@ -58,6 +58,7 @@ __all__ = [
     "BlameReport",
     "Canary",
     "Change",
+    "Coming",
     "ConfigurationError",
     "CopyReport",
     "Decision",
@@ -140,7 +141,7 @@ _LATER = {
     "frostfork.preloader": ("PreloadReport", "Preloader", "find_installed"),
     "frostfork.recycle": ("RecyclePolicy",),
     "frostfork.staleness": ("DistributionChange", "InstalledWatch"),
-    "frostfork.zygote": ("Ended", "Template", "Worker", "Zygote"),
+    "frostfork.zygote": ("Coming", "Ended", "Template", "Worker", "Zygote"),
 }
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from frostfork import _settings
 from frostfork._zygote.channel import MOST_FDS, Parcel
+from frostfork._zygote.coming import Coming
 from frostfork._zygote.fleet import Fleet
 from frostfork._zygote.handle import Handle
 from frostfork._zygote.setup import Options
@@ -28,7 +29,7 @@ from frostfork._zygote.template import Template
 from frostfork._zygote.worker import Ended, Worker
 from frostfork.errors import ConfigurationError, ZygoteError
 
-__all__ = ["Ended", "Template", "Worker", "Zygote"]
+__all__ = ["Coming", "Ended", "Template", "Worker", "Zygote"]
 
 _MOST_NAME = 1000  # characters
 
@@ -165,6 +166,37 @@ class Zygote:
         _settings.instance("fds", fds, Sequence, or_none=True)
         each = None if fds is None or not len(fds) else [fds]
         return self.fork_many(1, target, tuple(args), fds=each, names=[name], env=env, timeout=timeout)[0]
+
+    def ask(
+        self,
+        target: Callable[..., object] | str,
+        args: Sequence[object] = (),
+        *,
+        fds: Sequence[int] | None = None,
+        name: str = "",
+        env: Mapping[str, str | None] | None = None,
+        timeout: float | None = None,
+    ) -> Coming:
+        """As fork(), but do not wait for the fork: Coming.worker() does.
+
+        The worker begins at once, before this process knows of it. So nothing is tried a second time if the zygote ends
+        meanwhile: the worker may be running, and nobody would know.
+        timeout: seconds until the question is on its way.
+        """
+        fleet = self._running()
+        _settings.seconds("timeout", timeout, or_none=True)
+        _settings.instance("fds", fds, Sequence, or_none=True)
+        _settings.instance("name", name, str)
+        if fds is not None and len(fds) > MOST_FDS:
+            raise ValueError(f"a worker can be given {MOST_FDS} descriptors at most")
+        if not fds:
+            fds = None
+        (body,) = _pickled(target, [tuple(args)], _environment(env))
+        parcel = Parcel(body)
+        try:
+            return fleet.ask(name[:_MOST_NAME], parcel, fds, timeout)
+        finally:
+            parcel.close()
 
     def fork_many(
         self,

@@ -15,6 +15,7 @@ from typing import Any
 
 from frostfork._zygote import lifeline, starting
 from frostfork._zygote.channel import Parcel, pair
+from frostfork._zygote.coming import Coming
 from frostfork._zygote.handle import Gone, Handle, NoAnswer
 from frostfork._zygote.link import Link
 from frostfork._zygote.orphans import how_orphan_ended
@@ -72,6 +73,13 @@ class Fleet:
                 if worker is not None:
                     worker.kill()
             raise
+
+    def ask(self, name: str, parcel: Parcel, fds: Sequence[int] | None, timeout: float | None) -> Coming:
+        """For one worker, which begins at once, and for nothing more: without a second attempt."""
+        handle = self.in_charge()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        own = None if fds is None else [fds]
+        return Coming(handle, handle.ask([name], parcel, own, deadline, at_once=True))
 
     def call(self, method: str, arguments: tuple[Any, ...], timeout: float | None) -> object:
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -12,7 +12,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from frostfork import _core
 from frostfork._zygote.channel import MOST_FDS, Channel, Message, Parcel, close_all
@@ -31,6 +31,13 @@ class Answer:
         self.name = name
         self.value: Any = None
         self.abandoned = False
+
+
+class Question(NamedTuple):
+    """For workers. first: the number of the first of them."""
+
+    first: int
+    answers: list[Answer]
 
 
 class Gone(Exception):  # never leaves the package
@@ -88,24 +95,45 @@ class Handle:
         deadline: float | None,
     ) -> list[Worker | OSError | ZygoteError | None]:
         """One answer for each name; None where the zygote ended before it gave one: that worker has not begun."""
+        return self.take(self.ask(names, parcel, fds, deadline), deadline)
+
+    def ask(
+        self,
+        names: Sequence[str],
+        parcel: Parcel,
+        fds: Sequence[Sequence[int]] | None,
+        deadline: float | None,
+        *,
+        at_once: bool = False,
+    ) -> Question:
+        """Ask for workers, for take(). at_once: they begin before this process knows of them."""
         answers = [Answer(name) for name in names]
-        first = self._expect(answers)
+        question = Question(self._expect(answers), answers)
         try:
             for start, end in _portions(names, fds):
                 portion = None if fds is None else fds[start:end]
                 counts = None if portion is None else [len(own) for own in portion]
-                header = ("fork", first + start, list(names[start:end]), counts)
+                header = ("fork", question.first + start, list(names[start:end]), counts, at_once)
                 flat = [fd for own in portion or () for fd in own]
                 try:
                     if not self.link.send(header, parcel, flat, deadline):
                         break
                 except TimeoutError:
                     raise NoAnswer(f"the zygote ({self.pid}) did not answer in time") from None
+        except BaseException:
+            self.abandon(question)
+            raise
+        return question
+
+    def take(self, question: Question, deadline: float | None) -> list[Worker | OSError | ZygoteError | None]:
+        """Wait for the answers to a question; see fork()."""
+        answers = question.answers
+        try:
             self.link.wait_until(lambda: all(answer.value is not None for answer in answers), deadline)
             if not self.link.gone and any(answer.value is None for answer in answers):
                 raise NoAnswer(f"the zygote ({self.pid}) did not answer in time")
         except BaseException:
-            self._abandon(first, answers)
+            self.abandon(question)
             raise
         return [answer.value for answer in answers]
 
@@ -142,16 +170,16 @@ class Handle:
             self._answers.update(enumerate(answers, first))
         return first
 
-    def _abandon(self, first: int, answers: list[Answer]) -> None:
+    def abandon(self, question: Question) -> None:
         """Nobody will have these workers: they end, those that are forked from now on as well.
 
         One of which the zygote cannot be told, since it does not read, is never let through its gate.
         """
-        for answer in answers:
+        for answer in question.answers:
             answer.abandoned = True
             if isinstance(answer.value, Worker):
                 answer.value.kill()
-        self.link.tell(("kill", first, len(answers)))
+        self.link.tell(("kill", question.first, len(question.answers)))
 
     # --- what it says
 

@@ -22,7 +22,9 @@ _FAILED = 1
 
 
 class Birth(NamedTuple):
-    """What a worker is born with. fds: for its target, None if none were given. gate: see _wait_for_announcement.
+    """What a worker is born with. fds: for its target, None if none were given.
+
+    gate: see _wait_for_announcement; -1 for a worker that is to begin at once.
 
     foreign: descriptors of the zygote and of others that came with the same message, to be closed.
     """
@@ -57,7 +59,8 @@ def _work(birth: Birth, setup: Setup, template: Template) -> int:
         if setup.kill:
             lifeline.arm(setup.lifeline, across_exec=True)
         os.close(setup.lifeline)
-        _wait_for_announcement(birth.gate)
+        if birth.gate >= 0:
+            _wait_for_announcement(birth.gate)
         template.in_worker(birth.name)
         return _code(_run(birth))
     except SystemExit as error:

@@ -209,8 +209,10 @@ class Nursery:
 
     # --- workers
 
-    def _fork_all(self, message: Message, first: int, names: list[str], counts: list[int] | None) -> None:
-        """counts: how many of the descriptors each gets; None if none were given to any."""
+    def _fork_all(
+        self, message: Message, first: int, names: list[str], counts: list[int] | None, at_once: bool
+    ) -> None:
+        """counts: how many of the descriptors each gets; None if none were given. at_once: they wait for nobody."""
         fds = message.fds
         at = 0
         try:
@@ -222,11 +224,11 @@ class Nursery:
                 if counts is not None:
                     own = fds[at : at + counts[index]]
                     at += counts[index]
-                self._fork(first + index, name, message, own)
+                self._fork(first + index, name, message, own, at_once)
         finally:
             message.drop()
 
-    def _fork(self, serial: int, name: str, message: Message, own: list[int] | None) -> None:
+    def _fork(self, serial: int, name: str, message: Message, own: list[int] | None, at_once: bool) -> None:
         try:
             self._template.before_fork(name)
             others = tuple(self._template.descriptors(name))
@@ -247,6 +249,9 @@ class Nursery:
             try:
                 pid = fork_quietly() if self._has_forked else fork()
                 if pid == 0:
+                    if at_once:
+                        os.close(gate)
+                        gate = -1
                     self._become(name, message, own, others, gate, key)
                 self._has_forked = True
                 self._workers[pid] = Child(serial, name)

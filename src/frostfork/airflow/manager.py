@@ -26,6 +26,7 @@ from airflow.dag_processing import processor as airflow_processor
 from airflow.dag_processing.manager import DagFileProcessorManager
 
 from frostfork._signals import DeferredSignals
+from frostfork._zygote.handle import NoAnswer
 from frostfork.airflow import preparing
 from frostfork.airflow.command import replace_name
 from frostfork.airflow.file_process import ObservedFileProcess
@@ -34,18 +35,20 @@ from frostfork.airflow.pacing import Pace
 from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import Settings, load
 from frostfork.airflow.zygote_parent import ALIKE, ZygoteParent
+from frostfork.errors import ZygoteError
 from frostfork.fork import install
 from frostfork.warmup import warmup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
     from frostfork.airflow.learning import ParentReport
-    from frostfork.errors import ZygoteError
 
 
 log = logging.getLogger("frostfork.airflow")
 
+_MOST_LOST = 3
 _EARLY_STEPS = {"drain_heap", "immortalize", "freeze"}
 
 
@@ -61,6 +64,9 @@ class SharedParentManager(DagFileProcessorManager):
         super().__init__(*arguments, **options)
         self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
         self._pace = Pace(self._parallelism)
+        self._held = 0.0  # seconds for which results are left, for others to be stored first
+        self._unsettled: dict[Any, list[Any]] = {}  # files whose children were asked for, and their callbacks
+        self._lost = 0  # children in a row that were asked for and never came
         self._asked_to_end = False
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
@@ -159,7 +165,14 @@ class SharedParentManager(DagFileProcessorManager):
                     os.EX_OK
                 )  # Airflow takes that for a good end of the job, and its command returns
             return
-        self._fill(self._pace.waiting(len(self._processors)))
+        if not self._held:
+            self._fill(self._pace.waiting(len(self._processors)))
+            self._settle()
+
+    def _in_flight(self, files: Iterable[Any]) -> dict[Any, float]:
+        """How long ago their children were started."""
+        now = time.monotonic()
+        return {file: now - self._processors[file].start_time for file in files}
 
     def _fill(self, slots: int) -> None:
         all_slots = self._parallelism
@@ -172,15 +185,54 @@ class SharedParentManager(DagFileProcessorManager):
             finally:
                 self._parallelism = all_slots
 
+    def _create_process(self, dag_file: Any) -> Any:
+        callbacks = self._callback_to_execute.get(dag_file, [])
+        process = super()._create_process(dag_file)
+        self._unsettled[dag_file] = callbacks
+        return process
+
+    def _settle(self) -> None:
+        """Wait for the forks that were asked for. What has none is parsed by the next that is forked."""
+        while self._unsettled:
+            file, callbacks = self._unsettled.popitem()
+            process = self._processors.get(file)
+            if process is None:
+                continue
+            try:
+                process.settle()
+                self._lost = 0
+            except ZygoteError as error:
+                del self._processors[file]
+                process.close()
+                self._callback_to_execute[file] = callbacks + self._callback_to_execute.get(file, [])
+                self._add_files_to_queue([file], mode="frontprio")
+                self._lost += 1
+                if ObservedFileProcess.parent is not None and (
+                    isinstance(error, NoAnswer) or self._lost == _MOST_LOST
+                ):
+                    self._become_parent(error)
+
     def _collect_results(self) -> None:
-        ready = sum(process.is_ready for process in self._processors.values())
+        ready = [file for file, process in self._processors.items() if process.is_ready]
         if not ready:
             return
-        if not (self._asked_to_end or self._wants_new_process()):
-            self._fill(self._pace.ready(ready) + ready)  # they have their slots until they are stored
+        self._held = self._pace.hold(ready, self._in_flight(self._processors.keys() - set(ready)))
+        if self._held:
+            return
+        for file in sorted(ready, key=self._pace.expected):  # to the end, and so in this order
+            self._processors[file] = self._processors.pop(file)
         began = time.monotonic()
+        if not (self._asked_to_end or self._wants_new_process()):
+            # They have their slots until they are stored.
+            self._fill(self._pace.ready(self._in_flight(ready)) + len(ready))
         super()._collect_results()
-        self._pace.stored(ready, time.monotonic() - began)
+        self._settle()  # what was asked for has been forked meanwhile
+        self._pace.stored(len(ready), time.monotonic() - began)
+
+    def handle_parsing_result(self, file: Any, proc: Any, **options: Any) -> None:
+        began = time.monotonic()
+        super().handle_parsing_result(file, proc, **options)
+        self._pace.stored_one(file, time.monotonic() - began)
 
     def _wants_new_process(self) -> bool:
         if self.learner is not None:
@@ -196,9 +248,10 @@ class SharedParentManager(DagFileProcessorManager):
     # the three places that read, a signal may come while they wait for a child, and waits while they read.
 
     def _service_processor_sockets(self, timeout: float | None = 1.0) -> None:
-        if self._file_queue and len(self._processors) < self._parallelism:
-            moment = self._pace.wait()
-            timeout = moment if timeout is None else min(timeout, moment)
+        if self._held:
+            timeout = _sooner(timeout, self._held)
+        elif self._file_queue and len(self._processors) < self._parallelism:
+            timeout = _sooner(timeout, self._pace.wait())
         self.selector.select(timeout)
         with DeferredSignals():
             super()._service_processor_sockets(timeout=0)
@@ -225,3 +278,7 @@ class SharedParentManager(DagFileProcessorManager):
             self.learner.close()
         if self.zygote_parent is not None:
             self.zygote_parent.close()
+
+
+def _sooner(timeout: float | None, seconds: float) -> float:
+    return seconds if timeout is None else min(timeout, seconds)

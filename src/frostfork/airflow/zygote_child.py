@@ -3,7 +3,8 @@
 
 Airflow's WatchedSubprocess.start makes four pairs of sockets, forks, runs _fork_main on its ends in the child and wraps
 the rest in an object. Here the child's ends go to a worker of the zygote, which runs the same _fork_main on them; the
-object is Airflow's, around another ProcessTracker.
+object is Airflow's, around another ProcessTracker. It does not wait for the fork: settle() does, when the manager has
+done what it has to do anyway.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import inspect
 import time
 from contextlib import ExitStack, closing
 from socket import socketpair
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.dag_processing import processor as airflow_processor
 from airflow.dag_processing.processor import _parse_file_entrypoint
@@ -54,13 +55,13 @@ class ZygoteChild(WatchedSubprocess):
             (requests, stdin), (stdout, read_stdout), (stderr, read_stderr), (logs, read_logs) = pairs
             fds = [end.fileno() for end in (requests, stdout, stderr, logs)]
             file = options["dag_file_rel_path"]
-            worker = parent.fork(parse, (target, cache_address()), fds, folder, file)
-            from frostfork.airflow.worker_tracker import WorkerTracker
+            coming = parent.ask(parse, (target, cache_address()), fds, folder, file)
+            from frostfork.airflow.worker_tracker import NO_PID, WorkerTracker
 
             process = cls(
-                pid=worker.pid,
+                pid=NO_PID,
                 stdin=stdin,
-                process=WorkerTracker(worker),
+                process=WorkerTracker(coming),
                 process_log=logger,
                 start_time=time.monotonic(),
                 **options,
@@ -68,6 +69,19 @@ class ZygoteChild(WatchedSubprocess):
             ours.pop_all()
             process._register_pipe_readers(read_stdout, read_stderr, stdin, read_logs, data={})
         return process
+
+    @property
+    def pid(self) -> int:
+        return cast("int", self._process.pid)
+
+    @pid.setter
+    def pid(self, pid: int) -> None:
+        """It is the tracker's to know."""
+
+    def settle(self) -> None:
+        """Wait until it is forked. ZygoteError, OSError: it is not, and nobody parses this file."""
+        if (settle := getattr(self._process, "settle", None)) is not None:
+            settle()
 
     def _check_subprocess_exit(self, *arguments: Any, **options: Any) -> int | None:
         if self._exit_code is None and not self._open_sockets:

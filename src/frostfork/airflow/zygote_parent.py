@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from frostfork.airflow.learning import ParentReport
     from frostfork.airflow.settings import Settings
-    from frostfork.zygote import Worker
+    from frostfork.zygote import Coming
 
 log = logging.getLogger("frostfork.airflow")
 
@@ -75,15 +75,15 @@ class ZygoteParent:
             return None
         return cls(zygote, renews=settings.stale == "renew")
 
-    def fork(
+    def ask(
         self,
         target: Callable[..., Any],
         arguments: tuple[Any, ...],
         fds: Sequence[int],
         folder: str,
         file: str,
-    ) -> Worker:
-        """Fork a child that parses a file of a bundle's folder. ZygoteError if there is no zygote any more."""
+    ) -> Coming:
+        """For a child that parses a file of a bundle's folder. ZygoteError if there is no zygote any more."""
         number = self._numbers.setdefault((folder, file), len(self._numbers))
         generation = self.zygote.generation
         if generation != self._generation:
@@ -93,7 +93,7 @@ class ZygoteParent:
             self.zygote.call("tell", number, folder, file, timeout=FORK_SECONDS)
             self._told.add(number)
         name = str(WorkerName(next(self._serials), number, file))
-        return self.zygote.fork(target, arguments, fds=fds, name=name, timeout=FORK_SECONDS)
+        return self.zygote.ask(target, arguments, fds=fds, name=name, timeout=FORK_SECONDS)
 
     def report(self) -> ParentReport | None:
         """What the zygote has done; what it last said, once it is gone; None if it never said anything.
