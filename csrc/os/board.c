@@ -129,7 +129,7 @@ bool ff_board_is_apart(struct ff_board *board, size_t slot, bool worker) {
   struct ff_board_slot *at = &board->slots[slot];
   int32_t here = sched_getcpu(), there = atomic_load_explicit(&at->cpu[!worker], memory_order_relaxed);
   atomic_store_explicit(&at->cpu[worker], here, memory_order_relaxed);
-  return there >= 0 && there != here;
+  return here >= 0 && there >= 0 && there != here;
 }
 
 void ff_board_measured(struct ff_board *board, size_t slot, int64_t private_bytes, int64_t unshared) {

@@ -6,7 +6,7 @@ cdef enum:
     LARGE = 65536  # a pickle from here on has no frame to itself: pool/payload.py
 
 # How long a receive stays awake: about what two sleeps cost that each end with a processor being woken. If that was in
-# vain, the next one sleeps at once, and after each further failure twice as many do.
+# vain, the next one sleeps at once; after two in a row the next three do, then seven, up to a thousand.
 cdef enum:
     AWAKE_NANOS = 50_000
     MOST_MISSED = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,8 @@ def test_both_variants_parse_every_file(tmp_path: Path) -> None:
     pandas = result["ratio"]["kinds"]["pandas"]
     assert pandas["page_faults"] < 0.8
     assert pandas["private_bytes"] < 1.0
+    # How many rounds there are is told once, when nothing is left to learn.
+    assert len(set(re.findall(r"^frostfork: round \d+ (of \d+)", done.stderr, re.MULTILINE))) == 1
     assert list(scratch.iterdir()) == []
 
 

@@ -223,6 +223,36 @@ def test_without_a_zygote_the_manager_forks(place: Place, what: str) -> None:
     assert "frostfork warmed up" in said
 
 
+KILLING = """
+import os, signal
+ask, asked = Zygote.ask, []
+def killing(self, *arguments, **options):
+    asked.append(len(asked))
+    if len(asked) % 5:
+        return ask(self, *arguments, **options)
+    zygote = self.pid
+    os.kill(zygote, signal.SIGSTOP)
+    coming = ask(self, *arguments, **options)
+    os.kill(zygote, signal.SIGKILL)
+    while self.alive:
+        pass
+    return coming
+Zygote.ask = killing
+"""
+
+
+def test_a_zygote_that_ends_before_it_forks(place: Place) -> None:
+    """Whoever is told what to parse is not there; another zygote's child parses it."""
+    write(place.dags, {f"file_{n}.py": saying(f"file_{n}") for n in range(4)})
+    command = (sys.executable, "-c", BROKEN.format(IMPORTS + KILLING), "--num-runs", "5")
+    with Processor(command, place.environment()) as processor:
+        assert processor.wait() == os.EX_OK, processor.err
+        assert processor.left_over() == []
+    assert ALIKE not in processor.out + processor.err
+    names = [line.split()[0] for line in place.events.lines(0.5)]
+    assert all(names.count(f"file_{n}") == 5 for n in range(4))
+
+
 IMPATIENT = (
     "from frostfork.airflow import zygote_parent\n"
     "zygote_parent.FORK_SECONDS = zygote_parent.ANSWER_SECONDS = 3.0"

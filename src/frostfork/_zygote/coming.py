@@ -23,7 +23,16 @@ class Coming:
         self._handle = handle
         self._question: Question | None = question
         self._worker: Worker | None = None
-        self._why_not = "abandoned"
+        # Not the exception, whose frames and this would hold each other.
+        self._why_not: tuple[type[Exception], tuple[object, ...]] = (
+            ZygoteError,
+            ("this worker was abandoned",),
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether worker() would not wait any more."""
+        return self._question is None
 
     def worker(self, timeout: float | None = None) -> Worker:
         """Wait until it is forked. OSError: that was refused. ZygoteError: there is none, and will be none.
@@ -31,14 +40,15 @@ class Coming:
         A zygote that is killed may have forked one all the same, which nobody knows of.
         """
         if self._question is not None:
-            question, self._question = self._question, None
             try:
+                question, self._question = self._question, None
                 self._worker = self._take(question, timeout)
-            except Exception as error:  # not kept: it and its frames, and this, would hold each other
-                self._why_not = str(error)
+            except Exception as error:
+                self._why_not = type(error), error.args
                 raise
         if self._worker is None:
-            raise ZygoteError(f"this worker never came: {self._why_not}")
+            kind, arguments = self._why_not
+            raise kind(*arguments)
         return self._worker
 
     def _take(self, question: Question, timeout: float | None) -> Worker:

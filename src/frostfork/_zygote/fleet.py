@@ -79,7 +79,7 @@ class Fleet:
         handle = self.in_charge()
         deadline = None if timeout is None else time.monotonic() + timeout
         own = None if fds is None else [fds]
-        return Coming(handle, handle.ask([name], parcel, own, deadline, at_once=True))
+        return Coming(handle, handle.ask([name], parcel, own, deadline))
 
     def call(self, method: str, arguments: tuple[Any, ...], timeout: float | None) -> object:
         deadline = None if timeout is None else time.monotonic() + timeout

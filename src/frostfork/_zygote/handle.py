@@ -25,10 +25,14 @@ _MOST_NAMES = 8000  # characters of their names in one message, of four bytes ea
 
 
 class Answer:
-    """To one question. value: a Worker, a message, or the exception to be raised; None until it comes."""
+    """To one question. value: a Worker, a message, or the exception to be raised; None until it comes.
 
-    def __init__(self, name: str = "") -> None:
+    at_once: the worker does not wait to be let through a gate.
+    """
+
+    def __init__(self, name: str = "", at_once: bool = False) -> None:
         self.name = name
+        self.at_once = at_once
         self.value: Any = None
         self.abandoned = False
 
@@ -38,6 +42,9 @@ class Question(NamedTuple):
 
     first: int
     answers: list[Answer]
+
+
+Found = Worker | OSError | ZygoteError | None
 
 
 class Gone(Exception):  # never leaves the package
@@ -93,9 +100,15 @@ class Handle:
         parcel: Parcel,
         fds: Sequence[Sequence[int]] | None,
         deadline: float | None,
-    ) -> list[Worker | OSError | ZygoteError | None]:
+    ) -> list[Found]:
         """One answer for each name; None where the zygote ended before it gave one: that worker has not begun."""
-        return self.take(self.ask(names, parcel, fds, deadline), deadline)
+        question = self._question(names)
+        try:
+            self._ask(question, parcel, fds, deadline, at_once=False)
+            return self._wait(question, deadline)
+        except BaseException:
+            self.abandon(question)
+            raise
 
     def ask(
         self,
@@ -103,38 +116,54 @@ class Handle:
         parcel: Parcel,
         fds: Sequence[Sequence[int]] | None,
         deadline: float | None,
-        *,
-        at_once: bool = False,
     ) -> Question:
-        """Ask for workers, for take(). at_once: they begin before this process knows of them."""
-        answers = [Answer(name) for name in names]
-        question = Question(self._expect(answers), answers)
+        """For workers that begin at once, and of which take() tells."""
+        question = self._question(names, at_once=True)
         try:
-            for start, end in _portions(names, fds):
-                portion = None if fds is None else fds[start:end]
-                counts = None if portion is None else [len(own) for own in portion]
-                header = ("fork", question.first + start, list(names[start:end]), counts, at_once)
-                flat = [fd for own in portion or () for fd in own]
-                try:
-                    if not self.link.send(header, parcel, flat, deadline):
-                        break
-                except TimeoutError:
-                    raise NoAnswer(f"the zygote ({self.pid}) did not answer in time") from None
+            self._ask(question, parcel, fds, deadline, at_once=True)
         except BaseException:
             self.abandon(question)
             raise
         return question
 
-    def take(self, question: Question, deadline: float | None) -> list[Worker | OSError | ZygoteError | None]:
-        """Wait for the answers to a question; see fork()."""
-        answers = question.answers
+    def take(self, question: Question, deadline: float | None) -> list[Found]:
+        """One answer for each name; None where the zygote ended before it gave one: that worker may have begun."""
         try:
-            self.link.wait_until(lambda: all(answer.value is not None for answer in answers), deadline)
-            if not self.link.gone and any(answer.value is None for answer in answers):
-                raise NoAnswer(f"the zygote ({self.pid}) did not answer in time")
+            return self._wait(question, deadline)
         except BaseException:
             self.abandon(question)
             raise
+
+    def _question(self, names: Sequence[str], *, at_once: bool = False) -> Question:
+        answers = [Answer(name, at_once) for name in names]
+        return Question(self._expect(answers), answers)
+
+    def _ask(
+        self,
+        question: Question,
+        parcel: Parcel,
+        fds: Sequence[Sequence[int]] | None,
+        deadline: float | None,
+        *,
+        at_once: bool,
+    ) -> None:
+        names = [answer.name for answer in question.answers]
+        for start, end in _portions(names, fds):
+            portion = None if fds is None else fds[start:end]
+            counts = None if portion is None else [len(own) for own in portion]
+            header = ("fork", question.first + start, names[start:end], counts, at_once)
+            flat = [fd for own in portion or () for fd in own]
+            try:
+                if not self.link.send(header, parcel, flat, deadline):
+                    break
+            except TimeoutError:
+                raise NoAnswer(f"the zygote ({self.pid}) did not answer in time") from None
+
+    def _wait(self, question: Question, deadline: float | None) -> list[Found]:
+        answers = question.answers
+        self.link.wait_until(lambda: all(answer.value is not None for answer in answers), deadline)
+        if not self.link.gone and any(answer.value is None for answer in answers):
+            raise NoAnswer(f"the zygote ({self.pid}) did not answer in time")
         return [answer.value for answer in answers]
 
     def call(self, method: str, arguments: tuple[Any, ...], deadline: float | None = None) -> object:
@@ -173,7 +202,7 @@ class Handle:
     def abandon(self, question: Question) -> None:
         """Nobody will have these workers: they end, those that are forked from now on as well.
 
-        One of which the zygote cannot be told, since it does not read, is never let through its gate.
+        One of which the zygote cannot be told, since it does not read, is never let through its gate, if it has one.
         """
         for answer in question.answers:
             answer.abandoned = True
@@ -212,21 +241,22 @@ class Handle:
 
     def _take_worker(self, message: Message, serial: int, pid: int) -> None:
         answer = self._answers.pop(serial)
-        if len(message.fds) < 2:  # this process may not open more
+        if len(message.fds) < (1 if answer.at_once else 2):  # this process may not open more
             close_all(message.fds)
             self.link.tell(("kill", serial, 1))
             answer.value = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return
-        pidfd, key = message.fds
+        pidfd, *keys = message.fds
         worker = Worker(self, answer.name, pid, pidfd)
         self.workers[serial] = worker
         answer.value = worker
         if answer.abandoned:
             worker.kill()
         else:  # it waits for this: see life.py
-            with contextlib.suppress(BrokenPipeError):  # it has ended already
-                os.write(key, b".")
-        os.close(key)
+            for key in keys:
+                with contextlib.suppress(BrokenPipeError):  # it has ended already
+                    os.write(key, b".")
+        close_all(keys)
 
     # --- how workers end
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from frostfork import _inherited, _lasting, _lookups
 from frostfork._worker import rehearse
 from frostfork._zygote.brood import Brood, Child
-from frostfork._zygote.channel import Channel, Message
+from frostfork._zygote.channel import Channel, Message, close_all
 from frostfork._zygote.life import Birth, live
 from frostfork._zygote.outbox import Outbox
 from frostfork._zygote.setup import Setup
@@ -238,7 +238,7 @@ class Nursery:
         if not self._template.writes_nothing:
             _flush()
         try:
-            gate, key = os.pipe2(os.O_CLOEXEC)
+            gate, key = (-1, -1) if at_once else os.pipe2(os.O_CLOEXEC)
         except OSError as error:
             self._refuse(serial, error)
             self._not_forked(name)
@@ -249,9 +249,6 @@ class Nursery:
             try:
                 pid = fork_quietly() if self._has_forked else fork()
                 if pid == 0:
-                    if at_once:
-                        os.close(gate)
-                        gate = -1
                     self._become(name, message, own, others, gate, key)
                 self._has_forked = True
                 self._workers[pid] = Child(serial, name)
@@ -259,20 +256,24 @@ class Nursery:
                 release(before)
             pidfd = os.pidfd_open(pid)
         except Exception as error:  # the kernel's refusal, or an audit hook's
-            os.close(key)
+            close_all([key])
             self._refuse(serial, error)
             if pid < 0:
                 self._not_forked(name)
+            elif at_once:
+                self._workers.kill(lambda child: child.serial == serial)
             return
         finally:
-            os.close(gate)
+            close_all([gate])
 
         def announced(failure: OSError | None) -> None:
             if failure is not None:
                 self._refuse(serial, failure)
+                if at_once:
+                    self._workers.kill(lambda child: child.serial == serial)
 
         # The owner opens the gate. A key lost on its way closes it for good: the worker ends without having begun.
-        self._outbox.put(("worker", serial, pid), b"", [pidfd, key], announced)
+        self._outbox.put(("worker", serial, pid), b"", [pidfd] if at_once else [pidfd, key], announced)
 
     def _not_forked(self, name: str) -> None:
         with self._foreign_code(show=True):
@@ -302,7 +303,7 @@ class Nursery:
                 *self._waker.filenos(),
                 *self._outbox.descriptors(),
                 *{*message.fds}.difference(own or ()),
-                key,
+                *{key}.difference({-1}),
             )
             birth = Birth(name, self._generation, message.body, message.memfd, own, others, gate, foreign)
             live(birth, self._setup, self._template)

@@ -57,7 +57,9 @@ class ObservedFileProcess(DagFileProcessorProcess, ZygoteChild):
         start = functools.partial(super().start, bundle_path=bundle_path, **kwargs)
         if cls.parent is not None:
             try:
-                return start(target=target, parent=cls.parent, folder=os.fspath(bundle_path))
+                # Callbacks may tell people of failures: once at the most.
+                wait = bool(kwargs.get("callbacks"))
+                return start(target=target, parent=cls.parent, folder=os.fspath(bundle_path), wait=wait)
             except ZygoteError as error:
                 if cls.on_loss is None:
                     raise
@@ -84,6 +86,12 @@ class ObservedFileProcess(DagFileProcessorProcess, ZygoteChild):
             raise
         process.journal = journal
         return process
+
+    def _on_child_started(self, *arguments: Any, **options: Any) -> None:
+        # What it is to parse. Where the zygote ended before it forked, nobody is there: settle() will tell.
+        gone = () if self.is_settled else (BrokenPipeError, ConnectionResetError)
+        with contextlib.suppress(*gone):
+            super()._on_child_started(*arguments, **options)
 
     def close(self) -> None:
         journal, self.journal = self.journal, None

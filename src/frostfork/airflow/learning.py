@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,6 +75,8 @@ class DagFileLearner:
         self._next_look = 0.0
         self._begun: set[str] = set()  # files that a child was forked for
         self._seen: set[str] = set()  # those of which there was a result
+        self._parses: Counter[str] = Counter()  # how many there were
+        self._quiet: set[str] = set()  # those of which there was one since something was imported
         self._noted: dict[str, int] = {}  # by file: parses since its code was noted
         self._imported = False  # since the last result
         self.folders = UserFolders()
@@ -150,6 +153,11 @@ class DagFileLearner:
                 self._noted[source] += 1
             self.judging.read(journal)
             imported, self._imported = self._imported, False
+            self._parses[source] += 1
+            if imported:
+                self._quiet.clear()
+            else:
+                self._quiet.add(source)
             self.warming.parsed(imported, len(self._seen))
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
@@ -194,9 +202,11 @@ class DagFileLearner:
         )
 
     def _is_settled(self) -> bool:
-        """Each file has been parsed and, without an import, parsed again; and no canary is at work."""
-        under_way = self.preloader.trial is not None or not self._begun <= self._seen
-        return not under_way and self.warming.is_settled(len(self._seen))
+        """Each file was parsed often enough to count, and again since the last import; and no canary is at work."""
+        least = self.preloader.policy.min_children
+        under_way = self.preloader.trial is not None or not self._begun <= self._quiet
+        counted = all(self._parses[source] >= least for source in self._begun)
+        return counted and not under_way and self.warming.is_settled(len(self._seen))
 
     def _summary(self) -> list[str]:
         report = self.preloader.report

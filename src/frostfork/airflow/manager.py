@@ -65,8 +65,7 @@ class SharedParentManager(DagFileProcessorManager):
         self._callbacks, self._requests, self._warnings = Poll(), Poll(), Poll()
         self._pace = Pace(self._parallelism)
         self._held = 0.0  # seconds for which results are left, for others to be stored first
-        self._unsettled: dict[Any, list[Any]] = {}  # files whose children were asked for, and their callbacks
-        self._lost = 0  # children in a row that were asked for and never came
+        self._lost = 0  # how often in a row children that were asked for never came
         self._asked_to_end = False
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
@@ -185,35 +184,32 @@ class SharedParentManager(DagFileProcessorManager):
             finally:
                 self._parallelism = all_slots
 
-    def _create_process(self, dag_file: Any) -> Any:
-        callbacks = self._callback_to_execute.get(dag_file, [])
-        process = super()._create_process(dag_file)
-        self._unsettled[dag_file] = callbacks
-        return process
-
     def _settle(self) -> None:
-        """Wait for the forks that were asked for. What has none is parsed by the next that is forked."""
-        while self._unsettled:
-            file, callbacks = self._unsettled.popitem()
-            process = self._processors.get(file)
-            if process is None:
+        """Wait for the forks that were asked for. Files whose children never came are the next to be parsed."""
+        lost: ZygoteError | None = None
+        for file, process in list(self._processors.items()):
+            if process.is_settled:
                 continue
             try:
                 process.settle()
                 self._lost = 0
             except ZygoteError as error:
-                del self._processors[file]
-                process.close()
-                self._callback_to_execute[file] = callbacks + self._callback_to_execute.get(file, [])
-                self._add_files_to_queue([file], mode="frontprio")
-                self._lost += 1
-                if ObservedFileProcess.parent is not None and (
-                    isinstance(error, NoAnswer) or self._lost == _MOST_LOST
-                ):
-                    self._become_parent(error)
+                lost = error
+                with DeferredSignals():  # close() reads
+                    del self._processors[file]
+                    process.close()
+                    self._add_files_to_queue([file], mode="frontprio")
+        if lost is not None:
+            self._lost += 1
+            if ObservedFileProcess.parent is not None and (
+                isinstance(lost, NoAnswer) or self._lost == _MOST_LOST
+            ):
+                with DeferredSignals():
+                    self._become_parent(lost)
 
     def _collect_results(self) -> None:
         ready = [file for file, process in self._processors.items() if process.is_ready]
+        self._held = 0.0
         if not ready:
             return
         self._held = self._pace.hold(ready, self._in_flight(self._processors.keys() - set(ready)))

@@ -8,16 +8,17 @@ import enum
 import logging
 import select
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from airflow.sdk.execution_time.supervisor import ProcessTracker
 
 from frostfork._signals import DeferredSignals
 from frostfork.airflow.zygote_parent import FORK_SECONDS
-from frostfork.errors import ZygoteError
+from frostfork.zygote import Coming
 
 if TYPE_CHECKING:
-    from frostfork.zygote import Coming, Ended, Worker
+    from frostfork.zygote import Ended, Worker
 
 log = logging.getLogger("frostfork.airflow")
 
@@ -43,30 +44,36 @@ class WorkerTracker(ProcessTracker):
     ProcessNotFound = ProcessLookupError
     TimeoutExpired = TimeoutError
 
-    def __init__(self, coming: Coming) -> None:
-        self._coming = coming
-        self._came: Worker | None = None
+    def __init__(self, worker: Worker | Coming) -> None:
+        """worker: or what is still coming, whose fork is waited for until FORK_SECONDS from now."""
+        self._coming = worker if isinstance(worker, Coming) else None
+        self._came = None if isinstance(worker, Coming) else worker
+        self._deadline = time.monotonic() + FORK_SECONDS
 
-    def settle(self) -> Worker:
-        """The worker, once it is forked. ZygoteError, OSError: it is not."""
-        if self._came is None:
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known if there is a process."""
+        return self._coming is None or self._coming.is_settled
+
+    def settle(self) -> None:
+        """Wait until it is forked. ZygoteError, OSError: it is not."""
+        if self._came is None and self._coming is not None:
             with DeferredSignals():
-                self._came = self._coming.worker(FORK_SECONDS)
-        return self._came
+                self._came = self._coming.worker(max(0.001, self._deadline - time.monotonic()))
 
     @property
     def _worker(self) -> Worker:
-        try:
-            return self.settle()
-        except (ZygoteError, OSError) as error:
-            raise ProcessLookupError(str(error)) from error
+        """Whoever wants to end or know it before it is settled will not have it any more."""
+        if self._came is None:
+            if self._coming is not None:
+                with DeferredSignals():
+                    self._coming.abandon()
+            raise ProcessLookupError("it was never known to be forked")
+        return self._came
 
     @property
     def pid(self) -> int:
-        try:
-            return self._worker.pid
-        except ProcessLookupError:
-            return NO_PID
+        return NO_PID if self._came is None else self._came.pid
 
     @property
     def ended(self) -> Ended | None:
@@ -78,10 +85,9 @@ class WorkerTracker(ProcessTracker):
         self._worker.send_signal(s)
 
     def wait(self, timeout: float | None) -> int:
-        try:
-            ended = self.ended if timeout == 0 else self._worker.wait(timeout)
-        except ProcessLookupError:
+        if self._came is None:
             return _UNKNOWN
+        ended = self.ended if timeout == 0 else self._came.wait(timeout)
         if ended is None:
             raise TimeoutError(f"process {self.pid} has not ended yet")
         if ended.code is None:
@@ -94,10 +100,9 @@ class WorkerTracker(ProcessTracker):
 
     def await_status(self) -> None:
         """For when nothing more can come of the process: wait a moment for its end, and for its status."""
-        with contextlib.suppress(ProcessLookupError, TimeoutError):  # the next look will tell
-            if self.ended is None and self._is_over(_END_SECONDS):
-                with DeferredSignals():
-                    self._worker.wait(_STATUS_SECONDS)
+        if self.ended is None and self._is_over(_END_SECONDS):
+            with DeferredSignals(), contextlib.suppress(TimeoutError):  # the next look will tell
+                self._worker.wait(_STATUS_SECONDS)
 
     def _is_over(self, seconds: float) -> bool:
         poll = select.poll()

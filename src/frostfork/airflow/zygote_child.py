@@ -23,6 +23,8 @@ from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from frostfork.airflow.parsing_template import parse
 from frostfork.airflow.secret_cache import cache_address
 
+_BUSY_SECONDS = 0.1
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,10 +43,11 @@ class ZygoteChild(WatchedSubprocess):
         target: Callable[[], None] = _parse_file_entrypoint,
         parent: ZygoteParent | None = None,
         folder: str = "",
+        wait: bool = True,
         logger: Any = None,
         **options: Any,
     ) -> Any:
-        """parent: the zygote; without one it is Airflow's own start. folder: the bundle's."""
+        """parent: the zygote; without one it is Airflow's own start. folder: the bundle's. wait: for the fork."""
         if parent is None:
             return super().start(target=target, logger=logger, **options)
         with ExitStack() as child, ExitStack() as ours:
@@ -55,13 +58,13 @@ class ZygoteChild(WatchedSubprocess):
             (requests, stdin), (stdout, read_stdout), (stderr, read_stderr), (logs, read_logs) = pairs
             fds = [end.fileno() for end in (requests, stdout, stderr, logs)]
             file = options["dag_file_rel_path"]
-            coming = parent.ask(parse, (target, cache_address()), fds, folder, file)
+            worker = parent.fork(parse, (target, cache_address()), fds, folder, file, wait=wait)
             from frostfork.airflow.worker_tracker import NO_PID, WorkerTracker
 
             process = cls(
                 pid=NO_PID,
                 stdin=stdin,
-                process=WorkerTracker(coming),
+                process=WorkerTracker(worker),
                 process_log=logger,
                 start_time=time.monotonic(),
                 **options,
@@ -78,12 +81,23 @@ class ZygoteChild(WatchedSubprocess):
     def pid(self, pid: int) -> None:
         """It is the tracker's to know."""
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known if there is a process."""
+        return getattr(self._process, "is_settled", True)
+
     def settle(self) -> None:
         """Wait until it is forked. ZygoteError, OSError: it is not, and nobody parses this file."""
-        if (settle := getattr(self._process, "settle", None)) is not None:
-            settle()
+        if not self.is_settled:
+            began = time.monotonic()
+            self._process.settle()
+            if time.monotonic() - began > _BUSY_SECONDS:
+                # The zygote was busy, which is not the file's fault.
+                self.start_time = time.monotonic()  # type: ignore[misc]  # Airflow's class has it
 
     def _check_subprocess_exit(self, *arguments: Any, **options: Any) -> int | None:
+        if not self.is_settled:
+            return None
         if self._exit_code is None and not self._open_sockets:
             wait = getattr(self._process, "await_status", None)
             if wait is not None:

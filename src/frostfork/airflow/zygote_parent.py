@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from frostfork.airflow.learning import ParentReport
     from frostfork.airflow.settings import Settings
-    from frostfork.zygote import Coming
+    from frostfork.zygote import Coming, Worker
 
 log = logging.getLogger("frostfork.airflow")
 
@@ -75,15 +75,20 @@ class ZygoteParent:
             return None
         return cls(zygote, renews=settings.stale == "renew")
 
-    def ask(
+    def fork(
         self,
         target: Callable[..., Any],
         arguments: tuple[Any, ...],
         fds: Sequence[int],
         folder: str,
         file: str,
-    ) -> Coming:
-        """For a child that parses a file of a bundle's folder. ZygoteError if there is no zygote any more."""
+        *,
+        wait: bool,
+    ) -> Worker | Coming:
+        """A child that parses a file of a bundle's folder. ZygoteError if there is no zygote any more.
+
+        wait: until it is forked; then it runs once at the most, whatever happens to the zygote.
+        """
         number = self._numbers.setdefault((folder, file), len(self._numbers))
         generation = self.zygote.generation
         if generation != self._generation:
@@ -93,7 +98,8 @@ class ZygoteParent:
             self.zygote.call("tell", number, folder, file, timeout=FORK_SECONDS)
             self._told.add(number)
         name = str(WorkerName(next(self._serials), number, file))
-        return self.zygote.ask(target, arguments, fds=fds, name=name, timeout=FORK_SECONDS)
+        fork = self.zygote.fork if wait else self.zygote.ask
+        return fork(target, arguments, fds=fds, name=name, timeout=FORK_SECONDS)
 
     def report(self) -> ParentReport | None:
         """What the zygote has done; what it last said, once it is gone; None if it never said anything.
