@@ -20,8 +20,9 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "os/clock.h"
 
 // A cache line each: a worker's counters do not slow its neighbours.
 struct ff_board_slot {
@@ -39,12 +40,6 @@ _Static_assert(sizeof(struct ff_board_slot) == 64, "a slot is one cache line");
 static uint64_t word_of(uint32_t begun, uint32_t limit) { return (uint64_t)limit << 32 | begun; }
 static uint32_t begun_of(uint64_t word) { return (uint32_t)word; }
 static uint32_t limit_of(uint64_t word) { return (uint32_t)(word >> 32); }
-
-static uint64_t now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
 
 int ff_board_create(struct ff_board *board, size_t count, int *fd) {
   *board = (struct ff_board){0};
@@ -107,7 +102,7 @@ uint32_t ff_board_withdraw(struct ff_board *board, size_t slot) {
 bool ff_board_begin(struct ff_board *board, size_t slot, uint32_t number) {
   struct ff_board_slot *at = &board->slots[slot];
   // Before the word: who sees the task begun sees since when.
-  atomic_store_explicit(&at->since, now(), memory_order_release);
+  atomic_store_explicit(&at->since, ff_clock_now(), memory_order_release);
   uint64_t seen = atomic_load(&at->word);
   while (limit_of(seen) >= number) {
     if (atomic_compare_exchange_weak(&at->word, &seen, word_of(number, limit_of(seen)))) return true;
@@ -118,7 +113,7 @@ bool ff_board_begin(struct ff_board *board, size_t slot, uint32_t number) {
 
 uint64_t ff_board_end(struct ff_board *board, size_t slot) {
   struct ff_board_slot *at = &board->slots[slot];
-  uint64_t took = now() - atomic_load_explicit(&at->since, memory_order_relaxed);
+  uint64_t took = ff_clock_now() - atomic_load_explicit(&at->since, memory_order_relaxed);
   atomic_store_explicit(&at->since, 0, memory_order_release);
   atomic_store_explicit(&at->busy, atomic_load_explicit(&at->busy, memory_order_relaxed) + took, memory_order_relaxed);
   atomic_store_explicit(&at->tasks, atomic_load_explicit(&at->tasks, memory_order_relaxed) + 1, memory_order_relaxed);

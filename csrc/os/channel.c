@@ -20,13 +20,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
-#include <time.h>
 
-static uint64_t now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
+#include "os/clock.h"
 
 union control {
   char bytes[CMSG_SPACE(FF_CHANNEL_FDS * sizeof(int))];
@@ -82,12 +77,12 @@ ssize_t ff_channel_receive(int socket, void *into, size_t size, int *fds, size_t
 ssize_t ff_channel_receive_awake(int socket, void *into, size_t size, int *fds, size_t *n_fds, bool *lost,
                                  uint64_t nanoseconds) {
   size_t room = *n_fds;
-  uint64_t end = now() + nanoseconds;
+  uint64_t end = ff_clock_now() + nanoseconds;
   ssize_t got;
   do {
     *n_fds = room;
     got = ff_channel_receive(socket, into, size, fds, n_fds, lost, false);
-  } while (got == -EAGAIN && now() < end);
+  } while (got == -EAGAIN && ff_clock_now() < end);
   return got;
 }
 

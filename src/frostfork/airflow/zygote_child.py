@@ -3,8 +3,8 @@
 
 Airflow's WatchedSubprocess.start makes four pairs of sockets, forks, runs _fork_main on its ends in the child and wraps
 the rest in an object. Here the child's ends go to a worker of the zygote, which runs the same _fork_main on them; the
-object is Airflow's, around another ProcessTracker. It does not wait for the fork: settle() does, when the manager has
-done what it has to do anyway.
+object is Airflow's, around another ProcessTracker. Unless it is told to, it does not wait for the fork: settle() does,
+when the manager has done what it has to do anyway.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from frostfork.airflow.parsing_template import parse
 from frostfork.airflow.secret_cache import cache_address
 
-_BUSY_SECONDS = 0.1
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from frostfork.airflow.zygote_parent import ZygoteParent
+
+_BUSY_SECONDS = 0.1  # more than a fork takes: the zygote imports something
 
 
 class ZygoteChild(WatchedSubprocess):
