@@ -241,7 +241,7 @@ class SharedParentManager(DagFileProcessorManager):
     # Airflow's handlers also read from the children until those have ended, through the generators that forward their
     # log lines. A signal that comes inside such a generator enters it a second time: "ValueError: generator already
     # executing" and exit code 1, or no exit at all where something catches that (Airflow 3.3.2, stock as well). So in
-    # the three places that read, a signal may come while they wait for a child, and waits while they read.
+    # the places that read, a signal may come while they wait for a child, and waits while they read.
 
     def _service_processor_sockets(self, timeout: float | None = 1.0) -> None:
         if self._held:

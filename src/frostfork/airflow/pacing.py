@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _SHARE = 0.25
 _FIRST_SECONDS = 0.04
 _RESULTS = 15
-_NEARLY = 1.5  # times the usual: that long a child is taken for a quick one
 _NO_TIME = 0.1  # times what a result takes: who waited no longer for one had none to wait for
 _LARGE = 3  # times the usual
 _MOST_FILES = 100_000
@@ -103,7 +102,7 @@ class Pace:
     def hold(self, results: Collection[Hashable], in_flight: Mapping[Hashable, float]) -> float:
         """For how many seconds to leave these results: others will be there by then."""
         usual = median(self._children)
-        left = max((_NEARLY * usual - seconds for seconds in in_flight.values()), default=0.0)
+        left = max((usual - seconds for seconds in in_flight.values()), default=0.0)
         return left if 0.0 < left <= self._may_lose(results) else 0.0
 
     def _may_lose(self, files: Collection[Hashable]) -> float:
