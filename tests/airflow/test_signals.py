@@ -99,3 +99,46 @@ def test_signal_while_an_object_ends(migrated_home: Path, tmp_path: Path, number
     said = processor.out + processor.err
     assert "went on" in said
     assert f"Exiting gracefully upon receiving signal {int(number)}" in said
+
+
+# A SIGTERM while the manager writes a log line, once it has its handlers: structlog holds a lock then.
+IN_A_LINE = """
+import os, signal, sys, threading
+from types import SimpleNamespace
+from structlog import _output
+
+class Lock:
+    left = 5
+
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def locked(self):
+        return self._lock.locked()
+
+    def __enter__(self):
+        self._lock.acquire()
+        if os.getpid() == manager and callable(signal.getsignal(signal.SIGTERM)):
+            Lock.left -= 1
+            if Lock.left == 0:
+                os.kill(manager, signal.SIGTERM)
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+manager = os.getpid()
+_output.threading = SimpleNamespace(Lock=Lock)
+from frostfork.airflow.command import run_dag_processor
+from frostfork.airflow.manager import SharedParentManager
+run_dag_processor(sys.argv[1:], SharedParentManager)
+"""
+
+
+def test_a_signal_in_the_middle_of_a_log_line(migrated_home: Path, tmp_path: Path) -> None:
+    """Its handler logs, too, and would wait for ever for the line that it interrupted; so it does in stock Airflow."""
+    home = Home.make(migrated_home, tmp_path / "home")
+    write(tmp_path / "dags", {"one.py": dag("one"), "two.py": dag("two")})
+    with Processor((sys.executable, "-c", IN_A_LINE), home.environment(tmp_path / "dags")) as processor:
+        assert processor.wait(60) == 0
+        assert "Exiting gracefully" in processor.out
+        assert processor.left_over() == []

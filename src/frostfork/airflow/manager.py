@@ -31,6 +31,7 @@ from frostfork.airflow import preparing
 from frostfork.airflow.command import replace_name
 from frostfork.airflow.file_process import ObservedFileProcess
 from frostfork.airflow.learning import DagFileLearner
+from frostfork.airflow.log_locks import is_writing
 from frostfork.airflow.pacing import Pace
 from frostfork.airflow.polling import Poll
 from frostfork.airflow.settings import Settings, load
@@ -67,6 +68,9 @@ class SharedParentManager(DagFileProcessorManager):
         self._held = 0.0  # seconds for which results are left, for others to be stored first
         self._lost = 0  # how often in a row children that were asked for never came
         self._asked_to_end = False
+        self._signal_left: int | None = (
+            None  # one that came in the middle of a log line, and is still to be handled
+        )
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
 
@@ -151,9 +155,13 @@ class SharedParentManager(DagFileProcessorManager):
         # It ends with SystemExit, which Python drops if the signal came inside a __del__, a weak reference's callback
         # or a hook: the children are ended then, and the loop goes on (Airflow 3.3.2, stock as well). See below.
         self._asked_to_end = True
-        super()._exit_gracefully(signum, frame)
+        self._signal_left = signum if is_writing() else None
+        if self._signal_left is None:
+            super()._exit_gracefully(signum, frame)
 
     def _start_new_processes(self) -> None:
+        if self._signal_left is not None:
+            super()._exit_gracefully(self._signal_left, None)
         if self._asked_to_end:
             raise SystemExit(os.EX_OK)
         if self._wants_new_process():
