@@ -187,18 +187,14 @@ def test_summary() -> None:
     assert "11 MB" in said
 
 
-def test_settled_once_every_file_was_parsed_again_after_the_last_import() -> None:
+def test_complete_once_it_was_warmed_up_afresh() -> None:
     parent = Parent(sees=None)
     for files in range(4):
         parent.warming.parsed(True, files + 1)
     for _ in range(12):
         parent.warming.parsed(False, 4)
-    assert not parent.warming.is_settled(4)  # it is still to be warmed up afresh
+    assert not parent.warming.is_complete
     parent.warming.parsed(False, 4)
-    assert parent.warming.is_settled(4)
+    assert parent.warming.is_complete
     parent.warming.parsed(True, 5)
-    for _ in range(5):
-        parent.warming.parsed(False, 5)
-        assert not parent.warming.is_settled(5)
-    parent.warming.parsed(False, 5)
-    assert parent.warming.is_settled(5)
+    assert parent.warming.is_complete  # what is imported later is warmed up by itself

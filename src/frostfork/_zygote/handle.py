@@ -104,7 +104,7 @@ class Handle:
         """One answer for each name; None where the zygote ended before it gave one: that worker has not begun."""
         question = self._question(names)
         try:
-            self._ask(question, parcel, fds, deadline, at_once=False)
+            self._ask(question, parcel, fds, deadline)
             return self._wait(question, deadline)
         except BaseException:
             self.abandon(question)
@@ -120,7 +120,7 @@ class Handle:
         """For workers that begin at once, and of which take() tells."""
         question = self._question(names, at_once=True)
         try:
-            self._ask(question, parcel, fds, deadline, at_once=True)
+            self._ask(question, parcel, fds, deadline)
         except BaseException:
             self.abandon(question)
             raise
@@ -144,10 +144,9 @@ class Handle:
         parcel: Parcel,
         fds: Sequence[Sequence[int]] | None,
         deadline: float | None,
-        *,
-        at_once: bool,
     ) -> None:
         names = [answer.name for answer in question.answers]
+        at_once = question.answers[0].at_once
         for start, end in _portions(names, fds):
             portion = None if fds is None else fds[start:end]
             counts = None if portion is None else [len(own) for own in portion]

@@ -74,8 +74,7 @@ class DagFileLearner:
         """asks_only: its file stays as it is, see Remembering. is_manager: whether this process is, see Warming."""
         self._next_look = 0.0
         self._begun: set[str] = set()  # files that a child was forked for
-        self._seen: set[str] = set()  # those of which there was a result
-        self._parses: Counter[str] = Counter()  # how many there were
+        self._parses: Counter[str] = Counter()  # those of which there were results, and how many
         self._quiet: set[str] = set()  # those of which there was one since something was imported
         self._noted: dict[str, int] = {}  # by file: parses since its code was noted
         self._imported = False  # since the last result
@@ -137,12 +136,12 @@ class DagFileLearner:
         if parses is not None:
             return parses >= CODE_EVERY
         used = self.preloader.ledger.modules_of(source)
-        return source in self._seen and not any(map(self.preloader.is_coming, used))
+        return source in self._parses and not any(map(self.preloader.is_coming, used))
 
     def learn(self, journal: Journal, source: str) -> None:
         """Read what a child left behind, and import what that allows. Never raises: the processor goes on."""
         try:
-            self._seen.add(source)
+            self._parses[source] += 1
             observed = self.remember(journal, source)
             self._note_imports(functools.partial(self.preloader.learn, observed, source), _BUDGET_SECONDS)
             if observed.hot_code:
@@ -153,12 +152,11 @@ class DagFileLearner:
                 self._noted[source] += 1
             self.judging.read(journal)
             imported, self._imported = self._imported, False
-            self._parses[source] += 1
             if imported:
                 self._quiet.clear()
             else:
                 self._quiet.add(source)
-            self.warming.parsed(imported, len(self._seen))
+            self.warming.parsed(imported, len(self._parses))
         except Exception:
             log.exception("frostfork could not learn from the parse of %s", source)
 
@@ -206,7 +204,7 @@ class DagFileLearner:
         least = self.preloader.policy.min_children
         under_way = self.preloader.trial is not None or not self._begun <= self._quiet
         counted = all(self._parses[source] >= least for source in self._begun)
-        return counted and not under_way and self.warming.is_settled(len(self._seen))
+        return counted and not under_way and self.warming.is_complete
 
     def _summary(self) -> list[str]:
         report = self.preloader.report

@@ -98,9 +98,10 @@ class Warming:
         if self._watched >= _WATCHED_RESULTS:
             self._own_code = self._watch.finish()
 
-    def is_settled(self, files: int) -> bool:
-        """Whether all that is done, and every file was parsed again since the last import."""
-        return self._complete and self._quiet > files
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was once warmed up afresh with all that it learned."""
+        return self._complete
 
     def run_if_due(self) -> None:
         """Before a fork."""
