@@ -11,7 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from frostfork import ForkPool
 
 WAIT = 30.0
 
@@ -24,6 +27,15 @@ def until(condition: Callable[[], Any]) -> Any:
             return found
         time.sleep(0.005)
     raise AssertionError(f"it did not come true in {WAIT} s")
+
+
+def pids(pool: ForkPool) -> set[int]:
+    return {worker.pid for worker in pool.stats().workers}
+
+
+def all_idle(pool: ForkPool) -> set[int]:
+    workers = pool.stats().workers
+    return {each.pid for each in workers} if all(each.state == "idle" for each in workers) else set()
 
 
 def double(number: int) -> int:

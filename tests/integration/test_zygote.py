@@ -1,36 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zygote: workers, their ends, descriptors, the template's hooks, replacement."""
+"""Zygote: workers, their ends, descriptors, the template's hooks."""
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import select
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 import frostfork
 from frostfork import ConfigurationError, Worker, Zygote, ZygoteError
-from tests.conftest import open_descriptors
 from tests.integration import zygote_work as work
-
-SECONDS = 30.0
-
-
-@pytest.fixture(params=["fork", "exec"])
-def zygote(request: pytest.FixtureRequest) -> Iterator[Zygote]:
-    with Zygote(work.Recorder(), start=request.param) as started:
-        yield started
+from tests.integration.zygote_work import SECONDS
 
 
 def read_all(fd: int) -> bytes:
@@ -279,278 +265,11 @@ def test_status_is_reported_while_the_template_works(zygote: Zygote) -> None:
     caller.join(SECONDS)
 
 
-def test_replacement_begins_anew_and_the_old_zygote_goes_with_its_workers(zygote: Zygote) -> None:
-    old = os.pidfd_open(zygote.pid)
-    first = zygote.fork("signal:pause")
-    zygote.call("echo", 0)
-    assert zygote.replace() == zygote.generation == 2
-    second = zygote.fork("signal:pause")
-    assert (first.generation, second.generation) == (1, 2)
-    seen = zygote.call("look")
-    assert seen == [("begin", zygote.pid, 1), ("before_fork", "")]
-    assert select.select([old], [], [], 0.05)[0] == []
-    first.kill()
-    assert first.wait(SECONDS).code == -9
-    assert select.select([old], [], [], SECONDS)[0] == [old]
-    os.close(old)
-    assert second.poll() is None
-
-
-@pytest.mark.parametrize(
-    ("fail", "said"),
-    [
-        ("raise", "the preload is broken"),
-        ("explain", "the preload is broken\nfor more"),
-        ("exit", "the template left"),
-        ("die", "ended before it was ready"),
-    ],
-)
-@pytest.mark.parametrize("start", ["fork", "exec"])
-def test_start_that_fails_leaves_nothing(start: str, fail: str, said: str) -> None:
-    zygote = Zygote(work.Recorder(fail), start=start)
-    with pytest.raises(ZygoteError, match=said):
-        zygote.start()
-    with pytest.raises(ZygoteError):
-        zygote.fork("os:getpid")
-    zygote.close()
-
-
-def test_start_that_takes_too_long() -> None:
-    with pytest.raises(ZygoteError, match="not ready in time"):
-        Zygote(work.Recorder("hang"), ready_timeout=0.5).start()
-
-
-class FailsLater(work.Recorder):
-    """Begins well as long as a file is not there."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-
-    def begin(self) -> None:
-        self.fail = Path(self.path).read_text() if os.path.exists(self.path) else ""
-        super().begin()
-
-
-@pytest.mark.parametrize("fail", ["raise", "exit", "die", "hang"])
-def test_replacement_that_fails_leaves_the_old_zygote_in_charge(tmp_path: Path, fail: str) -> None:
-    path = tmp_path / "fail"
-    with Zygote(FailsLater(str(path))) as zygote:
-        worker = zygote.fork("signal:pause")
-        pid = zygote.pid
-        path.write_text(fail)
-        with pytest.raises(ZygoteError):
-            zygote.replace(timeout=0.5 if fail == "hang" else None)
-        assert (zygote.pid, zygote.generation, zygote.alive) == (pid, 1, True)
-        assert worker.poll() is None
-        assert zygote.fork(work.code, (6,)).wait(SECONDS).code == 6
-        path.unlink()
-        assert zygote.replace() == 2
-        assert zygote.fork(work.code, (7,)).wait(SECONDS).code == 7
-
-
-def test_nothing_is_kept_of_a_zygote_that_was_replaced(zygote: Zygote) -> None:
-    before = len(open_descriptors())
-    worker = zygote.fork("signal:pause")
-    zygote.replace()
-    worker.kill()
-    worker.wait(SECONDS)
-    del worker
-    end = time.monotonic() + SECONDS
-    while zygote.alive and len(open_descriptors()) > before and time.monotonic() < end:
-        time.sleep(0.005)
-    assert len(open_descriptors()) == before
-
-
-def test_forks_go_on_while_a_replacement_begins(tmp_path: Path) -> None:
-    path = tmp_path / "fail"
-    with Zygote(FailsLater(str(path))) as zygote:
-        path.write_text("hang")
-        failures: list[ZygoteError] = []
-
-        def replace() -> None:
-            try:
-                zygote.replace(timeout=1.5)
-            except ZygoteError as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=replace)
-        thread.start()
-        assert zygote.fork(work.code, (6,)).wait(SECONDS).code == 6
-        assert thread.is_alive()
-        thread.join(SECONDS)
-        assert len(failures) == 1
-
-
-def test_close_does_not_wait_for_a_replacement_that_hangs(tmp_path: Path) -> None:
-    path = tmp_path / "fail"
-    zygote = Zygote(FailsLater(str(path))).start()
-    path.write_text("hang")
-    failures: list[BaseException] = []
-
-    def replace() -> None:
-        try:
-            zygote.replace()
-        except ZygoteError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=replace)
-    thread.start()
-    (root,) = psutil.Process().children()
-    while len(root.children()) < 2:
-        assert thread.is_alive()
-    began = time.monotonic()
-    zygote.close()
-    assert time.monotonic() - began < 20
-    thread.join(SECONDS)
-    assert len(failures) == 1
-
-
 def test_long_names_and_large_environments(zygote: Zygote) -> None:
     names = [f"{number:04}" + "\U0001f40d" * 900 for number in range(60)]
     workers = zygote.fork_many(60, work.code, (3,), names=names, env={"FF_LONG": "x" * 100_000})
     assert [worker.name for worker in workers] == names
     assert {worker.wait(SECONDS).code for worker in workers} == {3}
-
-
-def test_close_ends_what_runs_and_tells_how() -> None:
-    zygote = Zygote().start()
-    worker = zygote.fork("signal:pause")
-    zygote.close()
-    zygote.close()
-    assert worker.wait(0).code == -9
-    assert not zygote.alive
-    for call in (zygote.start, zygote.replace, lambda: zygote.fork("os:getpid"), lambda: zygote.pid):
-        with pytest.raises(ZygoteError, match="closed"):
-            call()  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("start", ["fork", "exec"])
-def test_a_zygote_that_is_closed_leaves_no_folder_and_loses_no_text(tmp_path: Path, start: str) -> None:
-    with Zygote(work.Holder(str(tmp_path)), start=start) as zygote:
-        assert zygote.fork("os:getpid").wait(SECONDS).code is not None
-        assert len(list(tmp_path.iterdir())) == 2
-        zygote.replace()
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("unwritten", "written once")]
-
-
-def test_a_finalizer_that_hangs_is_not_waited_for_long(tmp_path: Path) -> None:
-    zygote = Zygote(work.Holder(str(tmp_path), hang=True)).start()
-    pid, start = zygote.pid, time.monotonic()
-    zygote.close(0.0)
-    assert time.monotonic() - start < 5 and not psutil.pid_exists(pid)
-
-
-def test_close_drains_as_long_as_it_may() -> None:
-    for patience, expected in ((SECONDS, 5), (0.2, -9)):
-        zygote = Zygote().start()
-        reader, writer = os.pipe()
-        worker = zygote.fork(work.wait_for_end, fds=[reader])
-        os.close(reader)
-        timer = threading.Timer(0.5 if expected == 5 else 1.5, os.close, [writer])
-        timer.start()
-        zygote.close(patience, drain=True)
-        assert worker.wait(0).code == expected
-        timer.join()
-
-
-def test_a_fork_of_the_owner_cannot_use_it() -> None:
-    from tests.integration.forking import run_child
-
-    with Zygote() as zygote:
-        worker = zygote.fork("signal:pause")
-
-        def body() -> list[str]:
-            said = []
-            for use in (
-                lambda: zygote.fork("os:getpid"),
-                lambda: zygote.call("echo"),
-                lambda: zygote.pid,
-                lambda: zygote.alive,
-                zygote.replace,
-                zygote.close,
-                zygote.start,
-                lambda: worker.wait(1),
-                worker.kill,
-            ):
-                try:
-                    use()
-                    said.append("nothing")
-                except ZygoteError as error:
-                    said.append(str(error))
-            with Zygote() as own:
-                said.append(str(own.fork(work.code, (3,)).wait(SECONDS).code))
-            return said
-
-        *said, code = run_child(body, os.fork)
-        assert all(str(os.getpid()) in each for each in said), said
-        assert code == "3"
-        assert worker.poll() is None
-        assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
-
-
-def test_dropped_without_close_it_warns_and_ends() -> None:
-    zygote = Zygote().start()
-    worker = zygote.fork("signal:pause")
-    with pytest.warns(ResourceWarning, match="unclosed <Zygote"):
-        del zygote
-        gc.collect()
-    assert worker.wait(SECONDS).code == -9
-
-
-def run_program(text: str, tmp_path: Path, *, module: bool = False) -> subprocess.CompletedProcess[str]:
-    path = tmp_path / "program.py"
-    path.write_text(textwrap.dedent(text))
-    command = ["-m", "program"] if module else [str(path)]
-    return subprocess.run(
-        [sys.executable, "-W", "error", *command],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-    )  # fmt: skip
-
-
-PROGRAM = """
-    import os, sys
-    from frostfork import Zygote
-    print("main", __name__, flush=True)
-
-    def target(number):
-        print("target in", __name__, sys.argv[0] == {argv!r}, flush=True)
-        return number
-
-    if __name__ == "__main__":
-        with Zygote(start={start!r}) as zygote:
-            print(zygote.fork(target, (8,)).wait(30).code, flush=True)
-            print(zygote.replace(), zygote.fork(target, (9,)).wait(30).code)
-"""
-
-
-@pytest.mark.parametrize("module", [False, True])
-@pytest.mark.parametrize("start", ["fork", "exec"])
-def test_target_from_the_main_module(tmp_path: Path, start: str, module: bool) -> None:
-    done = run_program(
-        PROGRAM.format(start=start, argv=str(tmp_path / "program.py")), tmp_path, module=module
-    )
-    assert done.stderr == ""
-    name, main = ("__main__", "") if start == "fork" else ("__mp_main__", "main __mp_main__\n")
-    expected = f"main __main__\n{main}target in {name} True\n8\n{main}target in {name} True\n2 9\n"
-    assert done.stdout == expected
-
-
-def test_interpreter_that_ends_with_workers_alive(tmp_path: Path) -> None:
-    done = run_program(
-        """
-        from frostfork import Zygote
-        zygote = Zygote().start()
-        worker = zygote.fork("signal:pause")
-        print(worker.pid, zygote.pid, flush=True)
-        """,
-        tmp_path,
-    )
-    assert done.returncode == 0
-    assert done.stderr == ""
-    for pid in map(int, done.stdout.split()):
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
 
 
 def test_exit_functions_and_threads_of_a_worker_run(zygote: Zygote, tmp_path: Path) -> None:

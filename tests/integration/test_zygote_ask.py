@@ -15,8 +15,7 @@ import pytest
 
 from frostfork import ConfigurationError, Zygote, ZygoteError
 from tests.integration import zygote_work as work
-
-SECONDS = 30.0
+from tests.integration.zygote_work import SECONDS
 
 
 @pytest.fixture

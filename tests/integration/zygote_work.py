@@ -17,6 +17,8 @@ from typing import Any
 
 from frostfork import Template
 
+SECONDS = 30.0  # for what takes none
+
 
 class Recorder(Template):
     """Remembers what was asked of it."""
