@@ -115,7 +115,10 @@ def choose(r: random.Random, pool: ForkPool, number: int) -> tuple[str, Case]:
     if kind == "stop":
         return kind, Case(lambda: pool.submit(tasks.die, number, signal.SIGSTOP), _no, always=True)
     if kind == "burst":
-        return kind, Case(lambda: pool.submit(tasks.burst, number), _no, (MemoryError,), always=True)
+        # RemoteError: it came to a worker that drowned before.
+        return kind, Case(
+            lambda: pool.submit(tasks.burst, number), _no, (MemoryError, RemoteError), always=True
+        )
     if kind == "drown":
         return kind, Case(
             lambda: pool.submit(tasks.drown, number), _no, (MemoryError, RemoteError), always=True

@@ -8,6 +8,7 @@ import pickle
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from frostfork import RemoteError
 from frostfork._core import Board, Channel, Line, Mutex, Task
 from frostfork.pool.breaker import Breaker
+from frostfork.pool.engine import Engine
+from frostfork.pool.future import TaskFuture
 from frostfork.pool.outcome import decode_error, encode_error
 from frostfork.pool.payload import LARGE_BYTES, TABLE, Payload, decode, encode, frame
 from frostfork.pool.timers import Timers
@@ -246,3 +249,30 @@ def test_timers_call_in_their_order() -> None:
     assert timers.wait_seconds() == 0
     timers.run()
     assert said == ["first", "second"] and 50 < (timers.wait_seconds() or 0) <= 60
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """One without workers."""
+    engine = Engine()
+    yield engine
+    engine.poller.close()
+    os.close(engine.bell)
+
+
+def test_a_task_that_is_cancelled_before_it_fails_is_counted_once(engine: Engine) -> None:
+    future = TaskFuture(engine, b"")
+    engine.queue(future)
+    assert future.cancel()
+    engine.fail(future, OSError("too late"))  # of the thread that could not write what it needs
+    assert future.cancelled()
+    assert (engine.submitted, engine.cancelled, engine.failed) == (1, 1, 0)
+
+
+def test_a_task_that_fails_before_it_is_cancelled_is_counted_once(engine: Engine) -> None:
+    future = TaskFuture(engine, b"")
+    engine.queue(future)
+    future.add_done_callback(lambda ended: ended.cancel())
+    engine.fail(future, OSError("in time"))
+    assert not future.cancelled() and isinstance(future.exception(), OSError)
+    assert (engine.submitted, engine.cancelled, engine.failed) == (1, 0, 1)

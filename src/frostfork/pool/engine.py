@@ -16,7 +16,7 @@ import select
 import threading
 import weakref
 from concurrent.futures import InvalidStateError
-from concurrent.futures._base import CANCELLED, PENDING
+from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, Protocol
 
 from frostfork._core import Desk
@@ -290,13 +290,19 @@ class Engine(Desk):
         if error is not None:
             self.fail(future, error)
             return
-        self.done += 1
+        with self.lock:
+            self.done += 1
         self._forget(future)
         with contextlib.suppress(InvalidStateError):
             future.set_result(value)
 
     def fail(self, future: TaskFuture, error: BaseException) -> None:
-        self.failed += 1
+        """Unless it was cancelled in the last moment: what no worker has can be, at any time."""
+        with self.lock:
+            if future._state != PENDING:
+                return
+            future._state = RUNNING  # and from now on it cannot
+            self.failed += 1
         self._forget(future)
         with contextlib.suppress(InvalidStateError):
             future.set_exception(error)
@@ -356,8 +362,7 @@ class Engine(Desk):
             self.dispatcher.pending.clear()
             self.dispatcher.large.clear()
         for future in left:
-            if future._state == PENDING:
-                self.fail(future, PoolBroken(str(error)))
+            self.fail(future, PoolBroken(str(error)))
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
