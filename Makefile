@@ -38,7 +38,7 @@ demo: .venv/.lock-demo .venv/.installed ## Airflow's DAG processor over a DAG co
 .PHONY: test
 test: .venv/.lock-test .venv/.installed ## Every Python test, Airflow and Celery included
 	@tools/need-redis
-	@$(in_venv) .venv/bin/python -m pytest $(PYTEST_FLAGS)
+	@$(in_venv) tools/test-halves .venv/bin/python $(PYTEST_FLAGS)
 
 .PHONY: test-c
 test-c: .venv/.interpreter ## The C tests, plain and under AddressSanitizer and UBSan
