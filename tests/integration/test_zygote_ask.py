@@ -47,6 +47,17 @@ def test_it_begins_while_its_owner_does_something_else(zygote: Zygote) -> None:
         os.close(write)
 
 
+def test_a_worker_knows_when_it_was_forked_and_not_when_it_was_asked_for(zygote: Zygote) -> None:
+    os.kill(zygote.pid, signal.SIGSTOP)
+    coming = zygote.ask(work.code, (0,))
+    time.sleep(0.05)
+    before = time.monotonic()
+    os.kill(zygote.pid, signal.SIGCONT)
+    worker = coming.worker(SECONDS)
+    assert before < worker.forked_at < time.monotonic()
+    worker.wait(SECONDS)
+
+
 def test_an_owner_that_does_not_ignore_broken_pipes_lives_on(zygote: Zygote) -> None:
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

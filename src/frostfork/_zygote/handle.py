@@ -238,7 +238,7 @@ class Handle:
             error.__cause__ = RemoteTraceback(trace)
             self._begun.value = error
 
-    def _take_worker(self, message: Message, serial: int, pid: int) -> None:
+    def _take_worker(self, message: Message, serial: int, pid: int, forked_at: float) -> None:
         answer = self._answers.pop(serial)
         if len(message.fds) < (1 if answer.at_once else 2):  # this process may not open more
             close_all(message.fds)
@@ -246,7 +246,7 @@ class Handle:
             answer.value = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return
         pidfd, *keys = message.fds
-        worker = Worker(self, answer.name, pid, pidfd)
+        worker = Worker(self, answer.name, pid, pidfd, forked_at)
         self.workers[serial] = worker
         answer.value = worker
         if answer.abandoned:

@@ -250,6 +250,7 @@ class Nursery:
                 pid = fork_quietly() if self._has_forked else fork()
                 if pid == 0:
                     self._become(name, message, own, others, gate, key)
+                forked_at = time.monotonic()
                 self._has_forked = True
                 self._workers[pid] = Child(serial, name)
             finally:
@@ -273,7 +274,9 @@ class Nursery:
                     self._workers.kill(lambda child: child.serial == serial)
 
         # The owner opens the gate. A key lost on its way closes it for good: the worker ends without having begun.
-        self._outbox.put(("worker", serial, pid), b"", [pidfd] if at_once else [pidfd, key], announced)
+        self._outbox.put(
+            ("worker", serial, pid, forked_at), b"", [pidfd] if at_once else [pidfd, key], announced
+        )
 
     def _not_forked(self, name: str) -> None:
         with self._foreign_code(show=True):

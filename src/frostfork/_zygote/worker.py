@@ -35,12 +35,13 @@ class Ended(NamedTuple):
 class Worker:
     """A process that was forked by a zygote. It may be dropped: the process goes on, and its Zygote sees it end."""
 
-    def __init__(self, handle: Handle, name: str, pid: int, pidfd: int) -> None:
+    def __init__(self, handle: Handle, name: str, pid: int, pidfd: int, forked_at: float) -> None:
         self._owner = os.getpid()
         self._pidfd = pidfd
         self._handle = handle
         self._name = name
         self._pid = pid
+        self._forked_at = forked_at
         self._ended: Ended | None = None
         self.given_up_at: float | None = None
 
@@ -56,6 +57,11 @@ class Worker:
     def generation(self) -> int:
         """Of the zygote that forked it."""
         return self._handle.generation
+
+    @property
+    def forked_at(self) -> float:
+        """When the zygote's fork had returned, by time.monotonic()."""
+        return self._forked_at
 
     def fileno(self) -> int:
         """A pidfd, for selectors: readable once the worker has ended; wait() then has little to wait for."""

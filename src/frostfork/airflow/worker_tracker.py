@@ -76,6 +76,10 @@ class WorkerTracker(ProcessTracker):
         return NO_PID if self._came is None else self._came.pid
 
     @property
+    def forked_at(self) -> float:
+        return self._worker.forked_at
+
+    @property
     def ended(self) -> Ended | None:
         worker = self._worker
         with DeferredSignals():

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from frostfork.airflow.zygote_parent import ZygoteParent
 
-_BUSY_SECONDS = 0.1  # more than a fork takes: the zygote imports something
-
 
 class ZygoteChild(WatchedSubprocess):
     """The start of a process from a zygote; stands between DagFileProcessorProcess and WatchedSubprocess."""
@@ -89,11 +87,9 @@ class ZygoteChild(WatchedSubprocess):
     def settle(self) -> None:
         """Wait until it is forked. ZygoteError, OSError: it is not, and nobody parses this file."""
         if not self.is_settled:
-            began = time.monotonic()
             self._process.settle()
-            if time.monotonic() - began > _BUSY_SECONDS:
-                # The zygote was busy, which is not the file's fault.
-                self.start_time = time.monotonic()  # type: ignore[misc]  # Airflow's class has it
+            # Airflow's clock, by which a file is slow or out of time, starts when its own fork has returned.
+            self.start_time = self._process.forked_at  # type: ignore[misc]  # Airflow's class has it
 
     def _check_subprocess_exit(self, *arguments: Any, **options: Any) -> int | None:
         if not self.is_settled:
