@@ -225,7 +225,7 @@ def test_a_distribution_that_changes_on_disk(place: Place, action: str, zygote: 
             place.await_line(new)  # learned anew, or read from the ledger
         assert psutil.Process(processor.pid).is_running()  # the same process, whoever watches it
         processor.signal(signal.SIGTERM)
-        assert processor.wait(60) == os.EX_OK
+        assert processor.wait(60) == os.EX_OK, processor.out[-6000:] + processor.err
         said = processor.out + processor.err
         assert "ff_options 1.0 became 2.0" in said
         assert not processor.left_over()

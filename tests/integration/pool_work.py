@@ -67,6 +67,13 @@ def leave(path: str) -> None:
         file.write("x")
 
 
+def mark(path: str, number: int) -> None:
+    """Say at this place of the file that it was run."""
+    fd = os.open(path, os.O_WRONLY)
+    os.pwrite(fd, b"x", number)
+    os.close(fd)
+
+
 def raise_it(error: BaseException) -> None:
     raise error
 

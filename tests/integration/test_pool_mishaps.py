@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -24,7 +25,7 @@ import pytest
 from frostfork import ConfigurationError, ForkPool, PoolBroken, RecyclePolicy, TaskTimeout, Zygote
 from frostfork.errors import RemoteError
 from tests.integration import pool_work as work
-from tests.integration.pool_work import WAIT
+from tests.integration.pool_work import WAIT, until
 
 
 @pytest.fixture
@@ -421,3 +422,43 @@ def test_a_pool_that_is_ended_at_once_leaves_no_task_waiting(how: str) -> None:
             os.close(pidfd)
         getattr(pool, how)()
     assert pool.stats().workers == ()
+
+
+def test_what_is_cancelled_is_not_run_and_what_is_run_is_not_cancelled(
+    pool: ForkPool, tmp_path: Path
+) -> None:
+    """Two threads cancel tasks at any moment of their ends, with two threads of the pool's beside them."""
+    marks = tmp_path / "marks"
+    marks.touch()
+    cancelled: list[int] = []
+    numbers = iter(range(10**9))
+    end = time.monotonic() + 2
+
+    def submit_and_cancel(seed: int) -> None:
+        moments = random.Random(seed)
+        while time.monotonic() < end:
+            number = next(numbers)
+            future = pool.submit(work.mark, str(marks), number)
+            if moments.random() < 0.5:
+                future.add_done_callback(
+                    lambda _: None
+                )  # it has a condition, and its result comes another way
+            for _ in range(moments.randrange(400)):
+                pass
+            if future.cancel():
+                cancelled.append(number)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=submit_and_cancel, args=(seed,)) for seed in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    stats = until(lambda: (now := pool.stats()).queued + now.running == 0 and now)
+    assert stats.submitted == stats.done + stats.failed + stats.cancelled
+    ran = marks.read_bytes()
+    assert [number for number in cancelled if ran[number : number + 1] == b"x"] == []

@@ -142,13 +142,14 @@ class Engine(Desk):
             self.ring()
             return False
         with self.lock:
+            # Results are taken without this lock, and take the link away before they change the state: so in this order.
+            link = future._link
             if future._state != PENDING:
                 return False
-            link = future._link
             if link is not None:
                 self.dispatcher.requeue(link.withdraw())
                 self.dispatcher.refill(link)
-                if future._link is not None:
+                if future._link is not None or future._state != PENDING:
                     return False
             with future._condition:
                 future._state = CANCELLED
@@ -290,26 +291,28 @@ class Engine(Desk):
         if error is not None:
             self.fail(future, error)
             return
-        with self.lock:
-            self.done += 1
-        self._forget(future)
-        with contextlib.suppress(InvalidStateError):
-            future.set_result(value)
+        if self._decide(future, fine=True):
+            with contextlib.suppress(InvalidStateError):
+                future.set_result(value)
 
     def fail(self, future: TaskFuture, error: BaseException) -> None:
-        """Unless it was cancelled in the last moment: what no worker has can be, at any time."""
+        if self._decide(future, fine=False):
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(error)
+
+    def _decide(self, future: TaskFuture, *, fine: bool) -> bool:
+        """Count its end. False if it was cancelled in the last moment, which it cannot be from now on."""
         with self.lock:
             if future._state != PENDING:
-                return
-            future._state = RUNNING  # and from now on it cannot
-            self.failed += 1
-        self._forget(future)
-        with contextlib.suppress(InvalidStateError):
-            future.set_exception(error)
-
-    def _forget(self, future: TaskFuture) -> None:
-        future._payload = None
-        future._link = None
+                return False
+            future._state = RUNNING
+            if fine:
+                self.done += 1
+            else:
+                self.failed += 1
+            future._payload = None
+            future._link = None
+        return True
 
     def steal(self) -> None:
         with self.lock:
