@@ -174,7 +174,7 @@ class LearningTemplate(Template):
             except (OSError, RuntimeError) as error:
                 log.warning("frostfork cannot observe the worker %s: %s", name, error)
 
-    def ended(self, name: str, pid: int, code: int) -> None:
+    def ended(self, name: str, pid: int, code: int | None) -> None:
         worker = self._observed.take(name, pid)
         if worker is None:
             return

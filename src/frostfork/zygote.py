@@ -257,7 +257,8 @@ class Zygote:
     def replace(self, timeout: float | None = None) -> int:
         """Let a new zygote take over once its template has begun, beside the old one; returns its generation.
 
-        The old one goes when its workers have. ZygoteError: the new one failed, and the old one stays in charge.
+        The old one goes when its workers have. ZygoteError, OSError: there is no new one, and the old one stays in
+        charge: it failed, or its fork was refused.
         timeout: seconds for the template to begin; ready_timeout by default.
         """
         _settings.seconds("timeout", timeout, or_none=True)

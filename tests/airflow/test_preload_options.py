@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 pytest.importorskip("airflow")
 
 SECONDS = 60  # for a change to be seen
+REST_SECONDS = 15  # without another change, until the processor begins anew
 MODULES = {
     "ff_shared.py": "VALUE = 'old'\n",
     "ff_single.py": "VALUE = 'old'\n",
@@ -234,3 +236,67 @@ def test_a_distribution_that_changes_on_disk(place: Place, action: str, zygote: 
             zygote and action == "renew"
         )
         assert said.count("Processing files using up to") == (2 if action == "renew" and not zygote else 1)
+
+
+HELD = dag(
+    "held",
+    "import os, time",
+    "if os.path.exists(os.environ['HOLD']):",
+    "    with open(os.environ['EVENTS'], 'a') as out: out.write('held\\n')",
+    "    while os.path.exists(os.environ['HOLD']): time.sleep(0.01)",
+)
+NOTIFY = dag(
+    "notify",
+    "import os",
+    "def failed(context):",
+    "    with open(os.environ['EVENTS'], 'a') as out: out.write(context['run_id'] + '\\n')",
+).replace("schedule=None", "schedule=None, on_failure_callback=failed")
+QUEUE_CALLBACK = """
+import sys
+from airflow.callbacks.callback_requests import DagCallbackRequest
+from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
+DatabaseCallbackSink().send(DagCallbackRequest(
+    filepath="notify.py", bundle_name="dags-folder", bundle_version=None, msg="", dag_id="notify", run_id=sys.argv[1]))
+"""
+
+
+def test_callbacks_are_run_though_the_processor_begins_anew(place: Place) -> None:
+    """One that it has fetched before it decides to begin anew, and one that comes while it waits for its last child."""
+    hold = place.path / "hold"
+    write(place.path / "dags", {"held.py": HELD, "notify.py": NOTIFY})
+    environment = place.environment(
+        frostfork__stale="renew",
+        frostfork__zygote="False",
+        dag_processor__parsing_processes="1",
+        HOLD=str(hold),
+    )
+
+    def queue_callback(run: str) -> None:
+        subprocess.run([sys.executable, "-c", QUEUE_CALLBACK, run], env=environment, check=True, timeout=60)
+
+    with Processor(COMMANDS["frostfork"], environment) as processor:
+        place.await_line([f"{name} old with" for name in ("one", "two", "three")])
+        place.install("2.0", "new")
+        place.await_output(processor, "ff_options 1.0 became 2.0")
+        noticed = time.monotonic()
+        hold.touch()
+        place.await_line(["held"])
+        queue_callback("fetched")
+        while place.home.rows("SELECT * FROM callback"):
+            assert time.monotonic() < noticed + SECONDS
+            time.sleep(0.05)
+        decided = noticed + REST_SECONDS + 1
+        assert time.monotonic() < decided, "too slow for this test"
+        time.sleep(decided - time.monotonic())
+        began, used = time.monotonic(), psutil.Process(processor.pid).cpu_times().user
+        queue_callback("left")
+        time.sleep(1)  # four times as long as it takes to be fetched
+        used = psutil.Process(processor.pid).cpu_times().user - used
+        assert (
+            used < (time.monotonic() - began) / 4
+        )  # it waits for its last child, and does not look all the time
+        hold.unlink()
+        assert {place.await_line(["fetched", "left"]) for _ in range(2)} == {"fetched", "left"}
+        place.await_line([f"{name} new with" for name in ("one", "two", "three")])
+        processor.signal(signal.SIGTERM)
+        assert processor.wait(60) == os.EX_OK, processor.out[-6000:] + processor.err

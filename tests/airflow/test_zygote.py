@@ -302,6 +302,26 @@ def test_a_zygote_that_does_not_answer(place: Place, when: str) -> None:
         assert f"the zygote ({zygote}) did not answer report() within 3 s" in said
 
 
+def test_a_zygote_that_is_killed_while_it_is_told_of_a_file_is_replaced(place: Place) -> None:
+    write(place.dags, {"one.py": saying("one")})
+    environment = place.environment(
+        dag_processor__min_file_process_interval="600",
+        dag_processor__refresh_interval="1",
+        dag_processor__bundle_refresh_check_interval="1",
+    )
+    with Processor(COMMANDS["frostfork"], environment) as processor:
+        zygote = place.next_parse().parent
+        os.kill(zygote, signal.SIGSTOP)
+        write(place.dags, {"two.py": saying("two")})
+        time.sleep(4)  # the manager finds the file within two, and then waits for the zygote
+        os.kill(zygote, signal.SIGKILL)
+        parent = place.next_parse("two").parent
+        assert parent != zygote and is_zygote_of(parent, processor.pid)
+        processor.signal(signal.SIGTERM)
+        assert processor.wait(60) == os.EX_OK, processor.err
+    assert ALIKE not in processor.out + processor.err
+
+
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 
 

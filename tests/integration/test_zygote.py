@@ -16,6 +16,7 @@ import pytest
 import frostfork
 from frostfork import ConfigurationError, Worker, Zygote, ZygoteError
 from tests.integration import zygote_work as work
+from tests.integration.pool_work import until
 from tests.integration.zygote_work import SECONDS
 
 
@@ -70,6 +71,13 @@ def test_worker_is_waited_for_as_a_child(zygote: Zygote) -> None:
     worker.kill()  # nothing happens
     with pytest.raises(ProcessLookupError):
         os.kill(worker.pid, 0)
+
+
+def test_a_template_is_told_of_the_end_of_a_worker_that_it_waited_for_itself(zygote: Zygote) -> None:
+    worker = zygote.fork(time.sleep, (0.5,), name="taken")
+    assert zygote.call("wait_for_any") == worker.pid
+    worker.wait(SECONDS)
+    until(lambda: ("ended", "taken", worker.pid, None) in zygote.call("look"))
 
 
 def test_signals_reach_a_worker_as_soon_as_it_is_there(zygote: Zygote) -> None:

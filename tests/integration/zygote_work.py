@@ -54,7 +54,7 @@ class Recorder(Template):
         if name == "refused":
             raise ValueError("in_worker is broken")
 
-    def ended(self, name: str, pid: int, code: int) -> None:
+    def ended(self, name: str, pid: int, code: int | None) -> None:
         self.seen.append(("ended", name, pid, code))
         if name == "badly":
             raise ValueError("ended is broken")
@@ -97,6 +97,14 @@ class Recorder(Template):
         """A child of the template's own: the zygote leaves it alone."""
         return subprocess.run(["/bin/sh", "-c", "exit 7"], check=False).returncode
 
+    def wait_for_any(self) -> int:
+        """As a library may that forks: what it waits for is a worker."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        try:
+            return os.waitpid(-1, 0)[0]
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
     def spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -119,7 +127,7 @@ class Notes(Template):
     def in_worker(self, name: str) -> None:
         os.write(self.files[name], f"{name} was here".encode())
 
-    def ended(self, name: str, pid: int, code: int) -> None:
+    def ended(self, name: str, pid: int, code: int | None) -> None:
         os.pwrite(self.files[name], b"%d" % code, 100)
 
     def idle(self) -> float | None:

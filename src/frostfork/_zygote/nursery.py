@@ -52,7 +52,7 @@ class Nursery:
         self._setup = setup
         self._template = Template()
         self._workers = Brood(self._report)
-        self._ended: deque[tuple[str, int, int]] = deque()  # what the template has not been told
+        self._ended: deque[tuple[str, int, int | None]] = deque()  # what the template has not been told
         self._over = False  # ends when the last worker has
         self._in_template = False
         self._has_forked = False  # the first fork warns of threads
@@ -229,12 +229,16 @@ class Nursery:
             message.drop()
 
     def _fork(self, serial: int, name: str, message: Message, own: list[int] | None, at_once: bool) -> None:
+        self._in_template = True  # which may import something first
+        self._workers.reap()
         try:
             self._template.before_fork(name)
             others = tuple(self._template.descriptors(name))
         except Exception:
             traceback.print_exc()
             others = ()
+        finally:
+            self._in_template = False
         if not self._template.writes_nothing:
             _flush()
         try:
@@ -320,8 +324,7 @@ class Nursery:
 
     def _report(self, pid: int, child: Child, status: int | None, usage: tuple[Any, ...] | None) -> None:
         self._outbox.put(("ended", child.serial, status, usage))
-        if status is not None:
-            self._ended.append((child.name, pid, os.waitstatus_to_exitcode(status)))
+        self._ended.append((child.name, pid, None if status is None else os.waitstatus_to_exitcode(status)))
         self._idle_at = 0.0
 
 

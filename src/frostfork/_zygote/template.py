@@ -40,8 +40,11 @@ class Template:
     def in_worker(self, name: str) -> None:
         """In the worker, before its target. An exception ends the worker."""
 
-    def ended(self, name: str, pid: int, code: int) -> None:
-        """After a worker's end was reported. code: as subprocess.returncode. May take long: forks come first."""
+    def ended(self, name: str, pid: int, code: int | None) -> None:
+        """After a worker's end was reported. May take long: forks come first.
+
+        code: as subprocess.returncode; None where other code in the zygote waited for the worker.
+        """
 
     def succeeded(self) -> None:
         """Before the zygote of the next generation begins: hand over what that is to know. It waits 5 s for this."""

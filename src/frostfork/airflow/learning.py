@@ -36,7 +36,7 @@ class ParentReport(NamedTuple):
     """What the parent of the parsing processes did, as plain data.
 
     preloaded: modules with seconds. refused: modules with reasons. warmups: each by step. lines: for a log, at the end.
-    settled: whether nothing is left to learn from the files as they are.
+    settled: whether nothing is left to learn from the files that children were forked for, as they are.
     """
 
     pid: int

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow import settings as airflow_settings
@@ -73,6 +74,7 @@ class SharedParentManager(DagFileProcessorManager):
         )
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
+        self._finishes = False  # it ends as soon as no child is left
 
     def report(self) -> ParentReport | None:
         """What the parent of the parsing processes has done; None if there is none, or if it died young."""
@@ -137,7 +139,7 @@ class SharedParentManager(DagFileProcessorManager):
     # The three methods that Airflow documents as places to get these from elsewhere: here, from there, but less often.
 
     def fetch_callbacks(self) -> list[Any]:
-        if not self._callbacks.is_due():
+        if self._finishes or not self._callbacks.is_due():
             return []
         found: list[Any] = super().fetch_callbacks()
         if len(found) >= self.max_callbacks_per_loop:
@@ -145,7 +147,7 @@ class SharedParentManager(DagFileProcessorManager):
         return found
 
     def claim_priority_files(self) -> list[Any]:
-        return super().claim_priority_files() if self._requests.is_due() else []
+        return [] if self._finishes or not self._requests.is_due() else super().claim_priority_files()
 
     def purge_inactive_dag_warnings(self) -> None:
         if self._warnings.is_due():
@@ -164,17 +166,27 @@ class SharedParentManager(DagFileProcessorManager):
             super()._exit_gracefully(self._signal_left, None)
         if self._asked_to_end:
             raise SystemExit(os.EX_OK)
-        if self._wants_new_process():
-            # Children that still parse have their time limit, and the loop comes here again until the last has ended.
-            if not self._processors:
-                type(self).begin_again = True
-                raise SystemExit(
-                    os.EX_OK
-                )  # Airflow takes that for a good end of the job, and its command returns
-            return
-        if not self._held:
+        self._finishes = self._wants_new_process()
+        if self._finishes:
+            self._finish()
+        elif not self._held:
             self._fill(self._pace.waiting(len(self._processors)))
             self._settle()
+
+    def _finish(self) -> None:
+        """Start no more children, but for the callbacks that were fetched: the database has them no longer.
+
+        Children that still parse have their time limit, and the loop comes here until the last has ended.
+        """
+        if self._callback_to_execute:
+            self._file_queue = OrderedDict.fromkeys(self._callback_to_execute)
+            self._fill(self._parallelism)
+            self._settle()
+        elif not self._processors:
+            type(self).begin_again = True
+            raise SystemExit(
+                os.EX_OK
+            )  # Airflow takes that for a good end of the job, and its command returns
 
     def _in_flight(self, files: Iterable[Any]) -> dict[Any, float]:
         """How long ago their children were started."""
@@ -220,15 +232,21 @@ class SharedParentManager(DagFileProcessorManager):
         self._held = 0.0
         if not ready:
             return
-        self._held = self._pace.hold(ready, self._in_flight(self._processors.keys() - set(ready)))
-        if self._held:
+        ages = self._in_flight(ready)
+        held = self._pace.hold(ready, self._in_flight(self._processors.keys() - set(ready)))
+        if held and max(ages.values()) + held < self.processor_timeout:
+            self._held = held
             return
         for file in sorted(ready, key=self._pace.expected):  # to the end, and so in this order
             self._processors[file] = self._processors.pop(file)
         began = time.monotonic()
-        if not (self._asked_to_end or self._wants_new_process()):
-            # They have their slots until they are stored.
-            self._fill(self._pace.ready(self._in_flight(ready)) + len(ready))
+        if not (self._asked_to_end or self._finishes):
+            # They have their slots until they are stored. Who asked for one of them meanwhile wants it parsed again.
+            again = [file for file in self._file_queue if file in ages]
+            for file in again:
+                del self._file_queue[file]
+            self._fill(self._pace.ready(ages) + len(ready))
+            self._add_files_to_queue(again[::-1], mode="frontprio")
         super()._collect_results()
         self._settle()  # what was asked for has been forked meanwhile
         self._pace.stored(len(ready), time.monotonic() - began)
@@ -254,7 +272,7 @@ class SharedParentManager(DagFileProcessorManager):
     def _service_processor_sockets(self, timeout: float | None = 1.0) -> None:
         if self._held:
             timeout = _sooner(timeout, self._held)
-        elif self._file_queue and len(self._processors) < self._parallelism:
+        elif not self._finishes and self._file_queue and len(self._processors) < self._parallelism:
             timeout = _sooner(timeout, self._pace.wait())
         self.selector.select(timeout)
         with DeferredSignals():

@@ -119,7 +119,7 @@ class ParsingTemplate(Template):
         if (journal := self._journals.pop(name, None)) is not None:
             journal.close()
 
-    def ended(self, name: str, pid: int, code: int) -> None:
+    def ended(self, name: str, pid: int, code: int | None) -> None:
         self._expect_no_child()
         journal, known = self._journals.pop(name, None), self._file(name)
         if journal is not None and known is not None:

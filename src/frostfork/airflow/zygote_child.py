@@ -3,8 +3,8 @@
 
 Airflow's WatchedSubprocess.start makes four pairs of sockets, forks, runs _fork_main on its ends in the child and wraps
 the rest in an object. Here the child's ends go to a worker of the zygote, which runs the same _fork_main on them; the
-object is Airflow's, around another ProcessTracker. Unless it is told to, it does not wait for the fork: settle() does,
-when the manager has done what it has to do anyway.
+object is Airflow's, around another ProcessTracker. It need not wait for the fork: settle() does, when the manager has
+done what it has to do anyway.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ class ZygoteChild(WatchedSubprocess):
             worker = parent.fork(parse, (target, cache_address()), fds, folder, file, wait=wait)
             from frostfork.airflow.worker_tracker import NO_PID, WorkerTracker
 
+            tracker = WorkerTracker(worker)
             process = cls(
                 pid=NO_PID,
                 stdin=stdin,
-                process=WorkerTracker(worker),
+                process=tracker,
                 process_log=logger,
-                start_time=time.monotonic(),
+                # Airflow's clock, by which a file is slow or out of time, starts when its own fork has returned.
+                start_time=tracker.forked_at if tracker.is_settled else time.monotonic(),
                 **options,
             )
             ours.pop_all()
@@ -88,7 +90,6 @@ class ZygoteChild(WatchedSubprocess):
         """Wait until it is forked. ZygoteError, OSError: it is not, and nobody parses this file."""
         if not self.is_settled:
             self._process.settle()
-            # Airflow's clock, by which a file is slow or out of time, starts when its own fork has returned.
             self.start_time = self._process.forked_at  # type: ignore[misc]  # Airflow's class has it
 
     def _check_subprocess_exit(self, *arguments: Any, **options: Any) -> int | None:

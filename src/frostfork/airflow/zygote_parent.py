@@ -31,6 +31,7 @@ log = logging.getLogger("frostfork.airflow")
 _READY_SECONDS = 120.0  # it imports for 20 s at most before it is ready, and what it has begun then
 _SECONDS_BETWEEN_QUESTIONS = 5.0
 _CLOSE_SECONDS = 10.0
+_ATTEMPTS = 3  # zygotes that may end while they are told of one file
 _ASK_SECONDS = 5.0  # for an answer that can be had later
 ANSWER_SECONDS = 30.0  # for one that is wanted now: more than it imports at a time
 FORK_SECONDS = 120.0  # far more than an import takes that a canary has tried: then it hangs
@@ -90,16 +91,28 @@ class ZygoteParent:
         wait: until it is forked; then it runs once at the most, whatever happens to the zygote.
         """
         number = self._numbers.setdefault((folder, file), len(self._numbers))
-        generation = self.zygote.generation
-        if generation != self._generation:
-            self._generation = generation
-            self._told.clear()
-        if number not in self._told:
-            self.zygote.call("tell", number, folder, file, timeout=FORK_SECONDS)
-            self._told.add(number)
+        self._tell(number, folder, file)
         name = str(WorkerName(next(self._serials), number, file))
         fork = self.zygote.fork if wait else self.zygote.ask
         return fork(target, arguments, fds=fds, name=name, timeout=FORK_SECONDS)
+
+    def _tell(self, number: int, folder: str, file: str) -> None:
+        """Once to each zygote. One that ends over it is followed by another, but not for ever."""
+        for left in reversed(range(_ATTEMPTS)):
+            generation = self.zygote.generation
+            if generation != self._generation:
+                self._generation = generation
+                self._told.clear()
+            if number in self._told:
+                return
+            try:
+                self.zygote.call("tell", number, folder, file, timeout=FORK_SECONDS)
+                self._told.add(number)
+            except NoAnswer:
+                raise
+            except ZygoteError:
+                if not left:
+                    raise
 
     def report(self) -> ParentReport | None:
         """What the zygote has done; what it last said, once it is gone; None if it never said anything.
@@ -113,7 +126,7 @@ class ZygoteParent:
             except NoAnswer as error:
                 log.warning("frostfork does without what its zygote did last: %s", error)
                 self.lose()
-            except FrostforkError as error:
+            except (FrostforkError, OSError) as error:
                 log.debug("the zygote does not answer: %s", error)
         return self._report
 
@@ -129,12 +142,15 @@ class ZygoteParent:
         try:
             with DeferredSignals():
                 return cast("set[str]", self.zygote.call("stale", timeout=_ASK_SECONDS))
-        except FrostforkError as error:
+        except (FrostforkError, OSError) as error:
             log.info("frostfork asks again later which modules are stale: %s", error)
             return set()  # the next fork will show whether it is gone
 
     def renew(self, stale: set[str]) -> bool:
-        """Put a new zygote in the place of the one with old modules. False if the manager has such modules itself."""
+        """Put a new zygote in the place of the one with old modules.
+
+        False if the manager has such modules itself, or if there is no new zygote.
+        """
         from frostfork.distributions import find_installed
 
         installed = find_installed()
@@ -142,9 +158,10 @@ class ZygoteParent:
         if own & stale:
             return False
         try:
-            self._ask_for_report("save", False)  # what it has learned is there for the next one
-            generation = self.zygote.replace()
-        except ZygoteError as error:
+            with DeferredSignals():
+                self._ask_for_report("save", False)  # what it has learned is there for the next one
+                generation = self.zygote.replace()
+        except (ZygoteError, OSError) as error:
             log.warning("frostfork could not put a new zygote in the place of the old one: %s", error)
             return False
         log.info("frostfork has a new zygote, number %d: %s changed", generation, ", ".join(sorted(stale)))
@@ -157,8 +174,9 @@ class ZygoteParent:
         self._closed = True
         try:
             if not self._lost:
-                self._ask_for_report("save", True)
-        except FrostforkError as error:
+                with DeferredSignals():
+                    self._ask_for_report("save", True)
+        except (FrostforkError, OSError) as error:
             log.warning("frostfork could not write down what it learned: %s", error)
         finally:
             self.zygote.close(_CLOSE_SECONDS)

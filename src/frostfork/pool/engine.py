@@ -142,7 +142,7 @@ class Engine(Desk):
             self.ring()
             return False
         with self.lock:
-            # Results are taken without this lock, and take the link away before they change the state: so in this order.
+            # Results are taken without this lock, and take the link away before the state changes: so in this order.
             link = future._link
             if future._state != PENDING:
                 return False

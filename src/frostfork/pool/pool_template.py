@@ -60,7 +60,7 @@ class PoolTemplate(Template):
     def in_worker(self, name: str) -> None:
         self._template.in_worker(name)
 
-    def ended(self, name: str, pid: int, code: int) -> None:
+    def ended(self, name: str, pid: int, code: int | None) -> None:
         self._template.ended(name, pid, code)
 
     def succeeded(self) -> None:
