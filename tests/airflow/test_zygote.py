@@ -322,6 +322,34 @@ def test_a_zygote_that_is_killed_while_it_is_told_of_a_file_is_replaced(place: P
     assert ALIKE not in processor.out + processor.err
 
 
+def test_the_time_for_which_a_fork_waits_is_not_the_files(place: Place) -> None:
+    write(place.dags, {"one.py": saying("one")})
+    environment = place.environment(
+        dag_processor__min_file_process_interval="600", dag_processor__refresh_interval="1"
+    )
+
+    def stored() -> list[tuple[str, float]]:
+        rows = place.home.rows("SELECT last_parsed_time, last_parse_duration FROM dag")
+        return [(row["last_parsed_time"], row["last_parse_duration"]) for row in rows]
+
+    def store_another_than(before: list[tuple[str, float]]) -> list[tuple[str, float]]:
+        end = time.monotonic() + SECONDS
+        while (now := stored()) == before:
+            assert time.monotonic() < end, processor.out
+            time.sleep(0.01)
+        return now
+
+    with Processor(COMMANDS["frostfork"], environment) as processor:
+        zygote = place.next_parse().parent
+        before = store_another_than([])
+        os.kill(zygote, signal.SIGSTOP)
+        write(place.dags, {"one.py": saying("one", "# edited")})
+        time.sleep(4)  # the edit is seen within one, and then the zygote is asked for a fork
+        os.kill(zygote, signal.SIGCONT)
+        ((_, seconds),) = store_another_than(before)
+        assert seconds < 2
+
+
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
 
 

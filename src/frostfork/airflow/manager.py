@@ -69,9 +69,8 @@ class SharedParentManager(DagFileProcessorManager):
         self._held = 0.0  # seconds for which results are left, for others to be stored first
         self._lost = 0  # how often in a row children that were asked for never came
         self._asked_to_end = False
-        self._signal_left: int | None = (
-            None  # one that came in the middle of a log line, and is still to be handled
-        )
+        # One that came in the middle of a log line, and is still to be handled.
+        self._signal_left: int | None = None
         self._settings: Settings | None = None
         self._is_stale = False  # it has itself imported what changed on disk
         self._finishes = False  # it ends as soon as no child is left
@@ -184,9 +183,8 @@ class SharedParentManager(DagFileProcessorManager):
             self._settle()
         elif not self._processors:
             type(self).begin_again = True
-            raise SystemExit(
-                os.EX_OK
-            )  # Airflow takes that for a good end of the job, and its command returns
+            # Airflow takes that for a good end of the job, and its command returns.
+            raise SystemExit(os.EX_OK)
 
     def _in_flight(self, files: Iterable[Any]) -> dict[Any, float]:
         """How long ago their children were started."""
@@ -205,7 +203,10 @@ class SharedParentManager(DagFileProcessorManager):
                 self._parallelism = all_slots
 
     def _settle(self) -> None:
-        """Wait for the forks that were asked for. Files whose children never came are the next to be parsed."""
+        """Wait for the forks that were asked for. Files whose children never came are the next to be parsed.
+
+        OSError: the kernel refused one, which ends Airflow's manager as well.
+        """
         lost: ZygoteError | None = None
         for file, process in list(self._processors.items()):
             if process.is_settled:
@@ -246,7 +247,8 @@ class SharedParentManager(DagFileProcessorManager):
             for file in again:
                 del self._file_queue[file]
             self._fill(self._pace.ready(ages) + len(ready))
-            self._add_files_to_queue(again[::-1], mode="frontprio")
+            if again:
+                self._add_files_to_queue(again[::-1], mode="frontprio")
         super()._collect_results()
         self._settle()  # what was asked for has been forked meanwhile
         self._pace.stored(len(ready), time.monotonic() - began)
