@@ -441,3 +441,32 @@ def test_interrupted_fork_leaves_no_worker(tmp_path: Path) -> None:
     with owner(script) as process:
         assert said(process) == -9
         assert process.wait(SECONDS) == 0
+
+
+CONTAINER = """
+    import json, os, signal, sys
+    import psutil
+    from frostfork import Zygote, _core
+    _core.adopt_orphans()  # as the first process of a container does
+    with Zygote(start=sys.argv[1]) as zygote:
+        codes = []
+        for code in (0, 7, None):
+            worker = zygote.fork("time:sleep", (600,)) if code is None else zygote.fork("os:_exit", (code,))
+            gone = [psutil.Process(zygote.pid), *psutil.Process().children()]
+            os.kill(zygote.pid, signal.SIGSTOP)
+            for process in gone[::-1]:
+                process.kill()
+            if code is None:
+                os.kill(worker.pid, signal.SIGTERM)
+            codes.append(worker.wait(30).code)
+            zygote.fork("os:getpid").wait(30)
+    print(json.dumps([codes, [child.status() for child in psutil.Process().children()]]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "exec"])
+def test_an_owner_that_adopts_orphans_keeps_no_zombies(start: str) -> None:
+    with owner(CONTAINER, start) as process:
+        codes, left = said(process)
+    assert left == []
+    assert codes[2] in (-signal.SIGTERM, -signal.SIGKILL)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from frostfork._zygote.adopted import reap
 from frostfork._zygote.channel import Channel, Message, Parcel, encode
 from frostfork._zygote.patience import LONGEST_SECONDS, milliseconds
 
@@ -185,6 +186,7 @@ class Link:
             self._handle = Message.drop  # whoever handled messages holds us
             pidfd, self.pidfd = self.pidfd, -1
             if pidfd >= 0:
+                reap(pidfd)
                 os.close(pidfd)
         with self._mutex:
             self._changed.notify_all()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from frostfork import _core
+from frostfork._zygote.adopted import reap
 from frostfork._zygote.handle import ended
 from frostfork._zygote.root_handle import RootHandle
 from frostfork._zygote.worker import Ended, Worker
@@ -20,14 +21,16 @@ def how_orphan_ended(
 ) -> Ended | None:
     """Asked until `deadline` (of time.monotonic); None: it cannot be told yet.
 
-    Whoever adopted it waits for it. If that is the root, it says what it saw; then, or if it is another, the kernel
-    knows (Linux 6.15), and does not say when.
+    Whoever adopted it waits for it. That may be this process. If it is the root, it says what it saw; then, or if it is
+    another, the kernel knows (Linux 6.15), and does not say when.
     """
     now = time.monotonic()
     if worker.given_up_at is None:
         worker.given_up_at = now + _SECONDS
     until = min(deadline, worker.given_up_at)
     while True:
+        if (code := reap(worker.fileno())) is not None:
+            return Ended(code, None)
         root = root_now()
         if root is not None:
             root.link.wait_until(worker.is_known, min(until, now + _TICK_SECONDS))
