@@ -25,6 +25,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <link.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@
 enum {
   STEP = 16,                 // malloc's alignment: no two sizes closer than this differ
   SMALL = 1040,              // up to here every size has a bin and a cache of its own
+  RETURNED_PAGES = 256,      // more is given to the kernel again
   LARGEST_ASKED = 64 << 10,  // well below the size from which malloc maps memory
 };
 
@@ -171,6 +173,19 @@ static void give_back_to_top(void *chunk, size_t size) {
   free(larger == NULL ? chunk : larger);
 }
 
+// 0 where it cannot be read.
+static size_t resident_pages(void) {
+  char text[128];
+  int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+  if (fd >= 0) close(fd);
+  if (size <= 0) return 0;
+  text[size] = '\0';
+  char *second;
+  strtoul(text, &second, 10);
+  return strtoul(second, NULL, 10);
+}
+
 int ff_heap_drain(struct ff_heap *heap, size_t largest, size_t most) {
   char name[FF_HEAP_NAME];
   int rc = ff_heap_allocator(name);
@@ -179,6 +194,7 @@ int ff_heap_drain(struct ff_heap *heap, size_t largest, size_t most) {
   struct totals totals;
   if (!libc_totals(&totals)) return -ENOTSUP;
   const uintptr_t top = (uintptr_t)sbrk(0) - totals.top;
+  const size_t resident = resident_pages();
 
   struct held **end = (struct held **)&heap->first;
   for (size_t size = LARGEST_ASKED; size >= STEP; size = next_size(size)) {
@@ -205,5 +221,9 @@ int ff_heap_drain(struct ff_heap *heap, size_t largest, size_t most) {
     if (chunk_bytes(heap->first) <= largest) heap->capped = true;
     pop(heap);
   }
+#ifdef __GLIBC__
+  // Of large holes whose pages the C library had given to the kernel, one in sixteen has come back for a header.
+  if (resident > 0 && resident_pages() > resident + RETURNED_PAGES) malloc_trim(0);
+#endif
   return 0;
 }

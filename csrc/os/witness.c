@@ -106,6 +106,8 @@ static int note_page(void *argument, uint64_t address, enum ff_kind kind) {
   return 0;
 }
 
+enum { FEW_DESCRIPTORS = 1 << 16 };
+
 // Keeps the three descriptors of the owner's, as 0 to 2, and closes all others.
 static int keep_three(struct ff_witness_memory *memory) {
   int keep[3] = {memory->pagemap.fd, memory->pagemap.maps.fd, memory->owner_mem};
@@ -120,8 +122,10 @@ static int keep_three(struct ff_witness_memory *memory) {
   memory->pagemap.maps.fd = 1;
   memory->owner_mem = 2;
   if (syscall(SYS_close_range, 3U, ~0U, 0U) == 0) return 0;
-  long most = sysconf(_SC_OPEN_MAX);  // before Linux 5.9
-  for (int fd = 3; fd < most; fd++) close(fd);
+  // Before Linux 5.9, or where a container forbids it. The limit may be a billion; what lies above stays open as long
+  // as the witness lives.
+  long most = sysconf(_SC_OPEN_MAX);
+  for (int fd = 3; fd < most && fd < FEW_DESCRIPTORS; fd++) close(fd);
   return 0;
 }
 

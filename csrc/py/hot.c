@@ -7,7 +7,8 @@
 // callback at the start of a function that says "not again" for this code. Before, a profile function is called for
 // every call and return; it is written in C and looks at a flag-sized table.
 //
-// What it cannot see: code that runs in C alone, and code that another profiler (before 3.12) keeps us from seeing.
+// What it cannot see: code that runs in C alone; before 3.12 code of other threads than the one that started it, and
+// code that another profiler keeps us from seeing.
 
 #include "py/hot.h"
 
@@ -127,6 +128,10 @@ failed:
 static int on_event(PyObject *self, PyFrameObject *frame, int what, PyObject *argument) {
   (void)self;
   (void)argument;
+  if (!hot.started) {  // stopped by another thread, which could not take this one's profile function away
+    PyEval_SetProfile(NULL, NULL);
+    return 0;
+  }
   if (what != PyTrace_CALL) return 0;
   PyCodeObject *code = PyFrame_GetCode(frame);
   size_t at = (size_t)(((uintptr_t)code >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 20) & (TABLE - 1);
@@ -153,7 +158,10 @@ static int attach(void) {
   return 0;
 }
 
-static void detach(void) { PyEval_SetProfile(NULL, NULL); }
+// Unless the code that was observed has put another in its place.
+static void detach(void) {
+  if (PyThreadState_Get()->c_profilefunc == on_event) PyEval_SetProfile(NULL, NULL);
+}
 
 #endif
 
@@ -181,13 +189,12 @@ int ff_hot_start(void) {
   }
   hot.seen = seen;
   hot.count = 0;
-  if (attach() < 0) {
-    munmap(hot.seen, sizeof *hot.seen);
-    return -1;
-  }
   hot.started = true;
   hot.pid = getpid();
-  return 0;
+  if (attach() == 0) return 0;
+  hot.started = false;
+  munmap(hot.seen, sizeof *hot.seen);
+  return -1;
 }
 
 enum { ENTRY = sizeof "\x1e\x1f-2147483648\x1f" };
@@ -268,7 +275,7 @@ static bool is_tied(PyCodeObject *code) { return code->co_weakreflist != NULL ||
 // An ff_walk_meet.
 static bool meet(PyObject *object, void *argument) {
   struct search *search = argument;
-  if (PyFunction_Check(object)) {
+  if (!search->failed && PyFunction_Check(object)) {
     PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(object);
     PyObject *key = key_of(code);
     int known = key != NULL ? PyDict_Contains(search->wanted, key) : -1;

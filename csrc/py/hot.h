@@ -7,8 +7,8 @@
 
 #include "py/version.h"
 
-// Note each code object that starts to run from now on, once. Returns 0, or -1 with an exception set: RuntimeError if
-// that is being done already, or if a profiler is in the way.
+// Note each code object that starts to run from now on, once; before 3.12, in this thread. Returns 0, or -1 with an
+// exception set: RuntimeError if that is being done already, or if a profiler is in the way (since 3.12: ValueError).
 int ff_hot_start(void);
 
 // Stop, and return what was noted as new bytes, in the order in which it ran first. Entries are separated by 0x1e; each

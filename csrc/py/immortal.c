@@ -20,9 +20,10 @@
 //
 // A list of sockets, a bound method of a file, an object with a connection among its attributes: who holds such a thing
 // goes on dying too, for else the thing would stay open once its holder is dropped. What else the holder refers to is
-// made immortal. That is so for what has close, fileno, shutdown or a finalizer, not for locks: a
-// lock closes nothing, and with the holders of locks mortal a parsing child of Airflow had 700 page faults more.
-// Holders of holders are not looked for.
+// made immortal. (Attributes are looked at where there are a thousand or fewer, items of a list or tuple where there
+// are 64.) That is so for what has close, fileno, shutdown or a finalizer, not for locks: a lock closes nothing, and
+// with the holders of locks mortal a parsing child of Airflow had 700 page faults more. Holders of holders are not
+// looked for.
 //
 // What it cannot see: a resource whose class has none of those names (a bare handle inside an extension type), and one
 // whose holder's holder is dropped. It stays open until the process ends; the operating system takes it back then. So
@@ -128,7 +129,7 @@ static bool must_go_on_dying(struct making *making, PyObject *object) {
          (has_weak_references(object) && !ff_registries_note(&making->registries, object));
 }
 
-enum { FEW = 64 };
+enum { FEW = 64, FEW_ATTRIBUTES = 1 << 10 };
 
 struct holder {
   struct making *making;
@@ -136,7 +137,7 @@ struct holder {
 };
 
 static bool is_small_container(PyObject *object) {
-  if (PyDict_CheckExact(object)) return PyDict_GET_SIZE(object) <= FEW;
+  if (PyDict_CheckExact(object)) return PyDict_GET_SIZE(object) <= FEW_ATTRIBUTES;
   return (PyTuple_CheckExact(object) || PyList_CheckExact(object)) && Py_SIZE(object) <= FEW;
 }
 
@@ -155,7 +156,11 @@ static bool holds_resource(struct making *making, PyObject *object) {
   traverseproc traverse = Py_TYPE(object)->tp_traverse;
   if (traverse == NULL || !PyObject_IS_GC(object) || is_definition(object)) return false;
   // A module keeps its dict, whatever is in there.
-  if (PyDict_CheckExact(object) && PyDict_Contains(object, making->spec_name) != 0) return false;
+  if (PyDict_CheckExact(object)) {
+    int is_module = PyDict_Contains(object, making->spec_name);
+    if (is_module < 0) PyErr_Clear();
+    if (is_module > 0) return false;
+  }
   struct holder holder = {making, false};
   return traverse(object, is_held_resource, &holder) != 0;
 }
@@ -192,24 +197,27 @@ static void compute_caches(struct making *making, PyObject *object) {
 static bool meet(PyObject *object, void *argument) {
   struct making *making = argument;
   if (_Py_IsImmortal(object)) {
-    if (!making->again) compute_caches(making, object);
     // A static class of an extension is immortal from the beginning, and what it refers to is not.
-    return !making->again || (PyType_Check(object) && !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE));
+    if (making->again) return PyType_Check(object) && !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE);
+    compute_caches(making, object);
+    // Entries of a registry die with what they are for, however long it is immortal itself.
+    return ff_registries_know(&making->registries, object) && !ff_registries_meet(&making->registries, object);
   }
   if (making->debug && PyUnicode_Check(object)) return false;
   if (must_go_on_dying(making, object)) {
     making->out->left_alone++;
     return false;
   }
+  bool is_table = ff_registries_meet(&making->registries, object);
   if (holds_resource(making, object)) {
     making->out->left_alone++;
-    return !making->again;  // what an old one holds by now is data
+    return !is_table && !making->again;  // what an old one holds by now is data
   }
   compute_caches(making, object);
   making->out->bytes += size_of(verdict_on(making, Py_TYPE(object)), object);
   making->out->objects++;
   FF_PY_MAKE_IMMORTAL(object);
-  return !ff_registries_meet(&making->registries, object);
+  return !is_table;
 }
 
 // What is new: modules, and functions and classes in modules that have been here before. Of those modules the data is

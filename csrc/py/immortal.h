@@ -18,7 +18,7 @@ struct ff_immortal {
   size_t versions;    // classes that have a version tag, by which the interpreter caches attribute lookups
 };
 
-// Whether this interpreter has immortal objects and a public way to make them.
+// Whether this interpreter has immortal objects.
 bool ff_immortal_supported(void);
 
 // Whether that has been done in this process, or in one that it was forked from.

@@ -22,8 +22,13 @@ void ff_pool_look(struct ff_pool *pool, uintptr_t address) {
   if (pool->start == start) return;
   pool->start = start;
   pool->block_size = 0;
+  pool->error = 0;
   struct iovec local = {pool->bytes, FF_POOL_SIZE}, remote = {(void *)start, FF_POOL_SIZE};
-  if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != FF_POOL_SIZE) return;
+  ssize_t size_read = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+  if (size_read != FF_POOL_SIZE) {
+    pool->error = size_read < 0 ? -errno : -EFAULT;
+    return;
+  }
   const struct ff_pool_header *header = (const struct ff_pool_header *)pool->bytes;
   if (header->size_class >= FF_POOL_CLASSES) return;
   size_t size = (header->size_class + 1) * FF_POOL_ALIGNMENT, blocks = (FF_POOL_SIZE - FF_POOL_HEADER) / size;
@@ -81,7 +86,7 @@ int ff_pool_drain(struct ff_pool_drain *drain, size_t most) {
       if (pool.block_size != size) {          // of another allocator
         PyObject_Free(block);
         ff_pool_release(drain);
-        return -ENOTSUP;
+        return pool.error == -EPERM || pool.error == -ENOSYS ? pool.error : -ENOTSUP;
       }
       if (((const struct ff_pool_header *)pool.start)->used == 1) {
         PyObject_Free(block);

@@ -26,6 +26,7 @@ _Static_assert(sizeof(struct ff_pool_header) == FF_POOL_HEADER, "as in a 64-bit 
 struct ff_pool {
   uintptr_t start;    // 0 when none was looked at
   size_t block_size;  // 0 when this is not a pool
+  int error;          // why it could not be read: a negative errno, or 0
   bool free[(FF_POOL_SIZE - FF_POOL_HEADER) / FF_POOL_ALIGNMENT];
   _Alignas(16) unsigned char bytes[FF_POOL_SIZE];  // a copy
 };

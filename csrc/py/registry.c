@@ -31,12 +31,11 @@ int ff_registries_init(struct ff_registries *registries) {
   return registries->later != NULL ? 0 : -1;
 }
 
-bool ff_registries_note(struct ff_registries *registries, PyObject *object) {
-  PyTypeObject *type = Py_TYPE(object);
-  if (type != registries->types[0] && type != registries->types[1]) return false;
-  PyWeakReference *first = *(PyWeakReference **)((char *)object + type->tp_weaklistoffset);
-  // All who ask for a weak reference without a callback get the same one.
-  if (first == NULL || first->wr_next != NULL || Py_REFCNT(first) != 1) return false;
+static bool is_registry(const struct ff_registries *registries, PyObject *object) {
+  return Py_TYPE(object) == registries->types[0] || Py_TYPE(object) == registries->types[1];
+}
+
+static bool note_table(struct ff_registries *registries, PyObject *object) {
   PyObject *table = registries->count < FF_REGISTRIES ? PyObject_GetAttrString(object, "data") : NULL;
   if (table == NULL || !PyDict_CheckExact(table)) {
     Py_XDECREF(table);
@@ -45,6 +44,18 @@ bool ff_registries_note(struct ff_registries *registries, PyObject *object) {
   }
   registries->tables[registries->count++] = table;
   return true;
+}
+
+bool ff_registries_note(struct ff_registries *registries, PyObject *object) {
+  if (!is_registry(registries, object)) return false;
+  PyWeakReference *first = *(PyWeakReference **)((char *)object + Py_TYPE(object)->tp_weaklistoffset);
+  // All who ask for a weak reference without a callback get the same one.
+  if (first == NULL || first->wr_next != NULL || Py_REFCNT(first) != 1) return false;
+  return note_table(registries, object);
+}
+
+bool ff_registries_know(struct ff_registries *registries, PyObject *object) {
+  return !is_registry(registries, object) || note_table(registries, object);
 }
 
 static bool is_for_definition(PyObject *key_or_value) {

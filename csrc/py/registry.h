@@ -26,6 +26,10 @@ int ff_registries_init(struct ff_registries *registries);
 // noted then.
 bool ff_registries_note(struct ff_registries *registries, PyObject *object);
 
+// The same for one that is immortal already, whoever refers to it: its table is noted. False: it could not be, and it
+// is not to be walked. True as well for what is no such dict.
+bool ff_registries_know(struct ff_registries *registries, PyObject *object);
+
 // Whether this dict is the table of one that was noted. Its entries for classes, functions and modules are then in
 // `later`; nothing else in it is to be walked.
 bool ff_registries_meet(struct ff_registries *registries, PyObject *dict);

@@ -64,6 +64,7 @@ cdef inline bint all_plain(tuple values) noexcept:
     return True
 
 
+@cython.no_gc_clear  # its descriptors are to be closed when it dies
 cdef class Channel:
     """Frames over a stream socket, which stays its creator's to close.
 

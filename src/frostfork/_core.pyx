@@ -2,6 +2,8 @@
 # cython: language_level=3, binding=False, embedsignature=False
 """The binding: integers and sizes go in and out, and a negative errno becomes an OSError. No policy."""
 
+cimport cython
+
 import errno
 import gc
 import os
@@ -12,9 +14,10 @@ from libc.limits cimport INT_MAX
 from libc.errno cimport EAGAIN as errno_EAGAIN, ECONNRESET as errno_ECONNRESET, EINTR as errno_EINTR
 from libc.errno cimport ENOBUFS as errno_ENOBUFS, ENOMEM as errno_ENOMEM, EPIPE as errno_EPIPE, errno as c_errno
 from libc.string cimport memcmp, memcpy
+from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from posix.unistd cimport close, dup
+from posix.unistd cimport close
 
 from frostfork._os cimport EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT, epoll_ctl, epoll_event, eventfd_write
 
@@ -278,7 +281,7 @@ def imports_stop():
 
 
 def immortal_supported():
-    """Whether this interpreter has immortal objects and a public way to make them."""
+    """Whether this interpreter has immortal objects."""
     return bool(ff_immortal_supported())
 
 

@@ -2,6 +2,7 @@
 # The sending side of the owner's channels: a part of _core.pyx, in a file of its own for its length.
 
 
+@cython.no_gc_clear  # the same
 cdef class Outlet(Channel):
     """A channel whose owner never waits to send: what does not fit is kept, and an epoll set tells when there is room.
 
@@ -61,7 +62,7 @@ cdef class Outlet(Channel):
             self.outgoing.append((frame[sent:], -1))
             return 0
         if fd >= 0:
-            fd = dup(fd)
+            fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)
             if fd < 0:
                 check(-c_errno)
         self.outgoing.append((frame, fd))

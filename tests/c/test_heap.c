@@ -2,7 +2,9 @@
 //
 // A heap with known holes: what is held of them, and what that saves a child.
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "check.h"
@@ -76,6 +78,31 @@ static void does_not_climb(struct ff_heap *heap) {
   CHECK(sbrk(0) <= (void *)(end + 64 * PAGE));
 }
 
+static long resident(void) {
+  long pages = 0;
+  FILE *statm = fopen("/proc/self/statm", "r");
+  CHECK(statm != NULL && fscanf(statm, "%*d %ld", &pages) == 1);
+  fclose(statm);
+  return pages;
+}
+
+// Large holes whose pages the kernel has do not come back.
+static void leaves_trimmed_holes(void) {
+  enum { LARGE = 100 << 10, COUNT = 2000 };  // 200 MB
+  static void *blocks[COUNT];
+  for (int i = 0; i < COUNT; i++) memset(blocks[i] = malloc(LARGE), 1, LARGE);
+  void *above = malloc(LARGE);
+  for (int i = 0; i < COUNT; i++) free(blocks[i]);
+  malloc_trim(0);
+  long before = resident();
+  CHECK(before < COUNT * (LARGE / 4096) / 10);
+  struct ff_heap heap = {0};
+  CHECK_EQUAL(ff_heap_drain(&heap, PAGE, PLENTY), 0);
+  CHECK(resident() < before + 500);  // one in sixteen would be 3,200
+  ff_heap_release(&heap);
+  free(above);
+}
+
 int main(void) {
   CHECK_EQUAL(ff_heap_allocator(name), 0);
   // A hole of 40 KB, and one between each two small chunks; a page holds about twenty of each.
@@ -123,6 +150,7 @@ int main(void) {
   CHECK(pthread_create(&thread, NULL, in_thread, NULL) == 0);
   CHECK(pthread_join(thread, NULL) == 0);
   ff_heap_release(&heap);
+  leaves_trimmed_holes();
   for (int i = 1; i < CHUNKS; i += 2) free(used[i]);
   free(fence);
   return 0;

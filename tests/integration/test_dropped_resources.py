@@ -23,6 +23,7 @@ HOLDERS = {
     "an iterator": "iter([{OWN}])",
     "an object": "Client({OWN})",
     "an object whose dict was asked for": "asked(Client({OWN}))",
+    "an object with many attributes": "many(Client({OWN}))",
     "an object with slots": "Slots({OWN})",
     "a namespace": "types.SimpleNamespace(own={OWN})",
 }
@@ -45,6 +46,9 @@ SCRIPT = """
         def __init__(self, own): self.own = own
     def asked(client):
         assert client.__dict__
+        return client
+    def many(client):
+        vars(client).update({f"attribute_{number}": number for number in range(500)})
         return client
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.check_hostname = False

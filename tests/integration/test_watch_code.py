@@ -109,3 +109,49 @@ def test_the_number_of_the_tool_is_given_back_clean() -> None:
         print(json.dumps([free, left, taken]))
         """
     ) == [True, None, False]
+
+
+def test_who_stops_need_not_be_who_started() -> None:
+    """And goes on to run code that nobody notes any more."""
+    assert run_fresh(
+        """
+        import json, threading
+        from frostfork.observe import watch_code
+        watch, started, stopped = watch_code(), threading.Event(), threading.Event()
+        def noted(): pass
+        def later(): pass
+        def run():
+            assert watch.start()
+            noted()
+            started.set()
+            stopped.wait(30)
+            for _ in range(1000):
+                later()
+        thread = threading.Thread(target=run)
+        thread.start()
+        started.wait(30)
+        names = [name for _, _, name in watch.finish()]
+        stopped.set()
+        thread.join()
+        print(json.dumps([any(name.endswith(each) for name in names) for each in ("noted", "later")]))
+        """
+    ) == [True, False]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="since Python 3.12 no profile function is needed")
+def test_a_profiler_that_the_code_sets_stays() -> None:
+    assert run_fresh(
+        """
+        import json, sys
+        from frostfork.observe import watch_code
+        watch = watch_code()
+        assert watch.start()
+        seen = []
+        sys.setprofile(lambda frame, event, argument: seen.append(event))
+        watch.finish()
+        before = len(seen)
+        (lambda: None)()
+        sys.setprofile(None)
+        print(json.dumps(len(seen) > before))
+        """
+    )

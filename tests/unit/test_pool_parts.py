@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -124,6 +125,32 @@ def test_a_line_keeps_what_does_not_fit_for_later() -> None:
         assert board.look(0)[:2] == (1, 1)
         two.close()
         assert line.assign(Task(None, b""), b"", 0)  # nobody is there: that is told elsewhere
+    finally:
+        board.close()
+        one.close()
+        two.close()
+
+
+def test_what_a_line_keeps_is_not_for_programs_that_are_executed_meanwhile() -> None:
+    one, two = socket.socketpair()
+    board = Board(1)
+    try:
+        line = Line(one.fileno(), board, 0)
+        while line.assign(Task(None, b""), bytes(5000), 0):
+            pass
+        before = set(os.listdir("/proc/self/fd"))
+        with open(os.devnull) as file:
+            assert not line.assign(Task(None, b""), b"", 0, file.fileno())
+        (kept,) = [
+            int(fd)
+            for fd in set(os.listdir("/proc/self/fd")) - before
+            if os.path.exists(f"/proc/self/fd/{fd}")
+        ]
+        assert not os.get_inheritable(kept)
+        del line
+        gc.collect()  # it and its tasks hold each other
+        with pytest.raises(OSError):
+            os.fstat(kept)
     finally:
         board.close()
         one.close()

@@ -23,7 +23,8 @@ _MOST = 2  # percent of resident memory
 def drain_pools(*, most: int | None = None) -> Outcome:
     """Give back what an earlier run holds, then hold what is free now. most: bytes; None means 2 % of resident memory.
 
-    Raises UnsupportedStepError where Python's objects come from another allocator.
+    Raises UnsupportedStepError where Python's objects come from another allocator, or where the kernel refuses to read
+    them.
     """
     if most is None:
         with open("/proc/self/statm") as statm:
@@ -34,6 +35,10 @@ def drain_pools(*, most: int | None = None) -> Outcome:
         if error.errno == errno.ENOTSUP:
             raise UnsupportedStepError(
                 "drain_pools knows pymalloc only, and Python's objects come from another allocator here."
+            ) from error
+        if error.errno in (errno.EPERM, errno.ENOSYS):
+            raise UnsupportedStepError(
+                "drain_pools reads this process's memory by process_vm_readv, which is not allowed here."
             ) from error
         raise
     return Outcome(blocks, "free blocks", held, held, details={"capped": int(held >= most)})
