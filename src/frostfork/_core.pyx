@@ -167,7 +167,7 @@ def page_counts(pid_t pid=0):
 
 
 cdef class BaselineHandle:
-    """Owns the shared memory of one baseline."""
+    """Owns the shared memory of one baseline. For one thread at a time."""
 
     cdef ff_baseline baseline
     cdef pid_t pid
@@ -206,7 +206,10 @@ cdef class BaselineHandle:
 
 
 cdef class WitnessHandle:
-    """Owns a witness: a process that keeps this one's pages as they were when start() was called."""
+    """Owns a witness: a process that keeps this one's pages as they were when start() was called.
+
+    For one thread at a time.
+    """
 
     cdef ff_witness witness
 
