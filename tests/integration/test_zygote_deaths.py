@@ -470,3 +470,30 @@ def test_an_owner_that_adopts_orphans_keeps_no_zombies(start: str) -> None:
         codes, left = said(process)
     assert left == []
     assert codes[2] in (-signal.SIGTERM, -signal.SIGKILL)
+
+
+FORGOTTEN = """
+    import json, os, signal, sys, time
+    import psutil
+    from frostfork import Zygote
+    with Zygote(start=sys.argv[1]) as zygote:
+        zygote.fork("os:getpid").wait(30)
+        before = len(os.listdir("/proc/self/fd"))
+        pid = zygote.fork("time:sleep", (600,)).pid  # and the Worker is dropped
+        for process in [psutil.Process(zygote.pid), *psutil.Process().children()]:
+            process.kill()
+        zygote.fork("os:getpid").wait(30)
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 20
+        while (now := len(os.listdir("/proc/self/fd"))) > before and time.monotonic() < end:
+            time.sleep(0.05)
+            zygote.fork("os:getpid").wait(30)
+        print(json.dumps([before, now]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "exec"])
+def test_a_dropped_worker_whose_zygote_and_root_are_gone_leaves_no_descriptor(start: str) -> None:
+    with owner(FORGOTTEN, start) as process:
+        before, now = said(process)
+    assert now == before

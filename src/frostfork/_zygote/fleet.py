@@ -127,6 +127,7 @@ class Fleet:
         """Let go of those that were replaced and have ended. No lock: who holds one may take long."""
         for each in self._former[:]:
             each.link.drain()
+            each.look_after_orphans()
             if each.link.gone and not each.workers:
                 each.link.close()
                 with contextlib.suppress(ValueError):  # another thread was quicker

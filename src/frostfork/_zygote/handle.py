@@ -265,6 +265,11 @@ class Handle:
         if not worker.is_known() and self.link.gone and worker.has_ended():
             self._adopt(worker, time.monotonic())
 
+    def look_after_orphans(self) -> None:
+        """Note the ends of workers that it had, once it is gone: nobody may ever ask for them."""
+        for worker in list(self.workers.values()) if self.link.gone else ():
+            self.look(worker)
+
     def settle(self, worker: Worker, deadline: float | None) -> bool:
         """It has ended: wait until it is known how. False: not in time."""
         if not self.link.wait_until(worker.is_known, deadline) and self.link.gone:
