@@ -134,7 +134,7 @@ def _name(who: Identity) -> None:
     """For ps and top: of a name that is too long for the kernel its end is kept."""
     text = str(who).encode("utf-8", "replace").replace(b"\0", b"?")
     if _state.set_title is not None:
-        _state.set_title(f"frostfork: {who}".replace("\0", "?"))
+        _state.set_title("frostfork: " + text.decode())
     _core.set_process_name(text[-15:])
 
 

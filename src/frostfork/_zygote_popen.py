@@ -69,9 +69,10 @@ class ZygotePopen(popen_fork.Popen):
     def _pickled(self, process_obj: Any) -> int:
         """A file in memory that holds what forkserver would write into a pipe while the process reads."""
         buffer = io.BytesIO()
-        preparation = spawn.get_preparation_data(
-            process_obj._name
-        )  # raises where the main module has no guard
+        # Raises where the main module has no guard.
+        preparation = spawn.get_preparation_data(process_obj._name)
+        if not os.path.exists(preparation.get("init_main_from_path", os.curdir)):
+            del preparation["init_main_from_path"]  # of a program that was read from standard input
         set_spawning_popen(self)  # type: ignore[arg-type]  # it wants no more than ours has
         try:
             reduction.dump(preparation, buffer)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -362,3 +364,16 @@ def test_a_program_without_a_guard_is_told_so(program: Any) -> None:
         """
     )
     assert "if __name__ == '__main__':" in said and "is pickled because" not in said
+
+
+def test_a_program_from_standard_input_has_pools() -> None:
+    """It has no file that a worker could import."""
+    program = """
+import frostfork
+with frostfork.get_context("zygote").Pool(2) as pool:
+    print(pool.map(len, ["a", "bc"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[1, 2]\n"), done.stderr

@@ -318,3 +318,12 @@ def test_a_worker_is_shown_as_what_it_is(zygote: Zygote) -> None:
     worker.kill()
     worker.wait(SECONDS)
     assert repr(worker).endswith("ended: -9>")
+
+
+def test_names_that_are_no_text_harm_nobody() -> None:
+    name = os.fsdecode(b"caf\xe9")
+    with Zygote(work.Recorder(), name=name) as zygote:
+        assert zygote.fork(work.code, (3,), name=name).wait(SECONDS).code == 3
+        with pytest.raises(ZygoteError, match="failed in the zygote: AttributeError"):
+            zygote.call(name)
+        assert zygote.alive and zygote.generation == 1

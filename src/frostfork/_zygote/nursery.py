@@ -66,9 +66,7 @@ class Nursery:
                 self._template = self._setup.make_template()
                 self._template.begin()
         except BaseException as error:
-            self._outbox.put(
-                ("failed", _said(error)), traceback.format_exc().encode("utf-8", "replace")[-_MOST_SAID:]
-            )
+            self._outbox.put(("failed", _said(error)), _trace().encode("utf-8", "replace")[-_MOST_SAID:])
             return
         self._settle()
         self._outbox.put(("ready",))
@@ -200,7 +198,7 @@ class Nursery:
             with self._foreign_code():
                 body = pickle.dumps((True, getattr(self._template, method)(*arguments)))
         except BaseException as error:
-            body = pickle.dumps((False, (_said(error), traceback.format_exc())))
+            body = pickle.dumps((False, (_said(error), _trace())))
         try:
             self._outbox.put(("result", serial), body)
         except OSError as error:  # no descriptor for a memfd
@@ -330,4 +328,14 @@ class Nursery:
 
 def _said(error: BaseException) -> str:
     """Its type and text, with its notes: more than the last line of its traceback, which may be a note's."""
-    return "".join(traceback.format_exception_only(type(error), error)).strip()[:_MOST_TEXT]
+    try:
+        return "".join(traceback.format_exception_only(type(error), error)).strip()[:_MOST_TEXT]
+    except Exception:  # of a name that is no text it cannot say which one was meant
+        return type(error).__name__
+
+
+def _trace() -> str:
+    try:
+        return traceback.format_exc()
+    except Exception:
+        return "".join(traceback.format_stack())
