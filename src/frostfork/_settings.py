@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 from frostfork.errors import ConfigurationError
@@ -27,6 +28,25 @@ def seconds(name: str, value: object, or_none: bool = False, most: float = math.
         none = "None and " if or_none else ""
         limit = "" if math.isinf(most) else f" to {most:,.0f}"
         raise ConfigurationError(f"{name} is {value!r}; allowed are {none}seconds above 0{limit}")
+
+
+def number(name: str, value: object, unit: str, or_none: bool = False) -> None:
+    """From 0; unit: in which it counts."""
+    if value is None and or_none:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+        none = "None and " if or_none else ""
+        raise ConfigurationError(f"{name} is {value!r}; allowed are {none}{unit} from 0")
+
+
+def names(name: str, value: object) -> tuple[str, ...]:
+    """One str, or several."""
+    several = (value,) if isinstance(value, str) else value
+    if isinstance(several, Iterable):
+        several = tuple(several)
+        if all(isinstance(each, str) for each in several):
+            return several
+    raise TypeError(f"{name} must be strings, not {value!r}")
 
 
 def index(name: str, value: object) -> int:

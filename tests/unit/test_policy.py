@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from frostfork import ConfigurationError, find_installed
 from frostfork.preload import Installed, ModuleRecord, PreloadMode, PreloadPolicy
 from frostfork.preload.policy import matches
 
@@ -75,3 +76,52 @@ def test_failed_denied_excluded_local_and_off() -> None:
 )  # fmt: skip
 def test_patterns(module: str, pattern: str, expected: bool) -> None:
     assert matches(module, [pattern]) is expected
+
+
+@pytest.mark.parametrize("name", ["deny", "approved", "excluded", "trusted"])
+def test_one_string_is_one_pattern(name: str) -> None:
+    assert getattr(PreloadPolicy(INSTALLED, **{name: "pandas"}), name) == ("pandas",)  # type: ignore[arg-type]
+    assert getattr(PreloadPolicy(INSTALLED, **{name: ["a", "b"]}), name) == ("a", "b")  # type: ignore[arg-type]
+    for wrong in (None, 5, [5], b"pandas"):
+        with pytest.raises(TypeError, match=name):
+            PreloadPolicy(INSTALLED, **{name: wrong})  # type: ignore[arg-type]
+
+
+def test_a_single_string_denies() -> None:
+    assert decide(record("pandas.io"), deny="pandas") == (False, "denied by configuration")
+    assert not decide(record("pandas", "/venv/site-packages/mine/x.py"), excluded="/venv/site-packages/mine")[
+        0
+    ]
+
+
+def test_a_mode_may_be_its_value() -> None:
+    assert decide(record("pandas"), mode="off") == (False, "preload is off")
+    assert decide(record("pandas"), mode="approved") == (False, "not approved by configuration")
+    assert PreloadPolicy(INSTALLED, mode="learned").mode is PreloadMode.LEARNED  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "on"},
+        {"mode": None},
+        {"min_children": -1},
+        {"min_children": 0},
+        {"min_files": 1.5},
+        {"max_bytes": -5},
+        {"max_bytes": float("nan")},
+        {"max_bytes": "1 GB"},
+        {"max_seconds": -0.1},
+        {"max_seconds": float("nan")},
+        {"max_seconds": True},
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ConfigurationError, match=f"{name} is {value!r}; allowed are"):
+        PreloadPolicy(INSTALLED, **wrong)  # type: ignore[arg-type]
+
+
+def test_installed_is_what_find_installed_returns() -> None:
+    with pytest.raises(TypeError, match="installed must be of type Installed"):
+        PreloadPolicy(find_installed)  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from frostfork import _settings
+from frostfork.errors import ConfigurationError
 from frostfork.preload.installed import Installed, below
 from frostfork.preload.known import HARMLESS, UNSAFE
 from frostfork.preload.patterns import matches
@@ -64,7 +66,9 @@ class Plan:
 class PreloadPolicy:
     """Decides which modules are worth and safe importing in the parent.
 
-    approved, deny: patterns such as "pandas" (with all its submodules) or "google.cloud.*". deny wins over all.
+    mode: a PreloadMode or its value.
+    approved, deny: patterns such as "pandas" (with all its submodules) or "google.cloud.*". deny wins over all. One
+        string is one pattern, here and below.
     excluded: folders of the user's own code, should they lie inside an installed folder.
     min_children, min_files: how many children, of how many different files, must have imported a module.
     max_bytes, max_seconds: what the parent may spend on all preloads together; None is no limit.
@@ -82,6 +86,20 @@ class PreloadPolicy:
     max_bytes: int | None = None
     max_seconds: float | None = None
     trusted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _settings.instance("installed", self.installed, Installed)
+        try:
+            object.__setattr__(self, "mode", PreloadMode(self.mode))
+        except ValueError:
+            allowed = ", ".join(repr(mode.value) for mode in PreloadMode)
+            raise ConfigurationError(f"mode is {self.mode!r}; allowed are {allowed}") from None
+        for name in ("approved", "deny", "excluded", "trusted"):
+            object.__setattr__(self, name, _settings.names(name, getattr(self, name)))
+        _settings.whole("min_children", self.min_children, 1)
+        _settings.whole("min_files", self.min_files, 1)
+        _settings.whole("max_bytes", self.max_bytes, 0, or_none=True)
+        _settings.number("max_seconds", self.max_seconds, "seconds", or_none=True)
 
     def decide(
         self, module: ModuleRecord, local_names: frozenset[str] = frozenset(), verdict: Verdict | None = None
