@@ -11,12 +11,13 @@ from typing import Any
 from frostfork.errors import ConfigurationError
 
 
-def whole(name: str, value: object, least: int, or_none: bool = False) -> None:
+def whole(name: str, value: object, least: int, or_none: bool = False, most: float = math.inf) -> None:
     if value is None and or_none:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         none = "None and " if or_none else ""
-        raise ConfigurationError(f"{name} is {value!r}; allowed are {none}whole numbers from {least}")
+        limit = "" if math.isinf(most) else f" to {most:,.0f}"
+        raise ConfigurationError(f"{name} is {value!r}; allowed are {none}whole numbers from {least}{limit}")
 
 
 def seconds(name: str, value: object, or_none: bool = False, most: float = math.inf) -> None:

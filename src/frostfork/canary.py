@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from frostfork import _settings
 from frostfork._confine import Limits
 from frostfork._keeper import Parent, keep
 from frostfork._records import Records
@@ -29,11 +30,19 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _UNSAFE_LIBRARIES = tuple((entry.pattern, entry.reason) for entry in UNSAFE_LIBRARIES)
+_MOST_BYTES = 1 << 50  # the kernel's limits take it, multiplied by Limits' factor
 _CLOSE_SECONDS = 15.0  # more than a keeper takes to end everything
 
 
 def _tolerate_nothing(_module: str, _finding: Finding) -> bool:
     return False
+
+
+def _pair(entry: object) -> tuple[str, str]:
+    pair = entry if isinstance(entry, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        raise TypeError(f"unsafe_libraries must be pairs of a pattern and a reason, not {entry!r}")
+    return pair[0], pair[1]
 
 
 class Canary:
@@ -55,14 +64,19 @@ class Canary:
         file_bytes: int = Limits().file_bytes,
         unsafe_libraries: Iterable[tuple[str, str]] = _UNSAFE_LIBRARIES,
     ) -> None:
+        _settings.seconds("seconds", seconds)
+        _settings.whole("memory", memory, 1, most=_MOST_BYTES)
+        _settings.seconds("total_seconds", total_seconds)
+        _settings.whole("processes", processes, 0)
+        _settings.whole("file_bytes", file_bytes, 1, most=_MOST_BYTES)
         self.limits = Limits(seconds, memory, total_seconds, processes, file_bytes)
-        self.unsafe_libraries = tuple(unsafe_libraries)
+        self.unsafe_libraries = tuple(_pair(each) for each in unsafe_libraries)
 
     def start(
         self,
-        names: Iterable[str],
+        names: Iterable[str] | str,
         *,
-        deny: Iterable[str] = (),
+        deny: Iterable[str] | str = (),
         local_names: frozenset[str] = frozenset(),
         tolerates: Callable[[str, Finding], bool] = _tolerate_nothing,
         around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
@@ -75,8 +89,10 @@ class Canary:
         this module; the verdicts name all effects, tolerated or not. around: a context for each import. OSError if no
         process can be had.
         """
-        untried = [name for name in dict.fromkeys(names) if name not in sys.modules]
-        conditions = Conditions(tuple(deny), local_names, tolerates, self.unsafe_libraries, around)
+        wanted = dict.fromkeys(_settings.names("names", names))
+        untried = [name for name in wanted if name not in sys.modules]
+        deny = _settings.names("deny", deny)
+        conditions = Conditions(deny, local_names, tolerates, self.unsafe_libraries, around)
         return Trial(untried, conditions, self.limits)
 
 

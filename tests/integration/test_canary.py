@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -415,3 +416,19 @@ def _try_as_an_ordinary_user(modules: Path) -> None:
     assert found[1] == 0
     for name, kind in names.items():
         assert kind in found[0][name], found[0]
+
+
+def test_one_string_is_one_name_or_pattern(modules: Path) -> None:
+    good = hostile.write(modules, "good", "")
+    with canary().start(good) as trial:
+        assert trial.names == (good,)
+        assert trial.wait(WAIT)[good].passed
+    with canary().start(good, deny=good) as trial:
+        assert [finding.kind for finding in trial.wait(WAIT)[good].findings] == ["denied"]
+
+
+def test_the_largest_limits_work(modules: Path) -> None:
+    good = hostile.write(modules, "good", "")
+    largest = Canary(math.inf, 1 << 50, total_seconds=math.inf, processes=1 << 50, file_bytes=1 << 50)
+    with largest.start([good]) as trial:
+        assert trial.wait(WAIT)[good].passed
