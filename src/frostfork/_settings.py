@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -69,6 +70,23 @@ def function(name: str, value: object) -> None:
     """None, or what can be called. TypeError, as concurrent.futures has it."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a callable or None, not {value!r}")
+
+
+def target(name: str, value: object) -> None:
+    """As function(), or "package.module:function"."""
+    if not isinstance(value, str):
+        function(name, value)
+    elif not all(value.partition(":")):
+        raise ConfigurationError(f'{name} is {value!r}; allowed are callables and "package.module:function"')
+
+
+def path(name: str, value: object) -> str:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a path, not {value!r}")
+    if not text:
+        raise ConfigurationError(f"{name} is {value!r}; allowed are paths of files")
+    return text
 
 
 def instance(name: str, value: object, kind: type, or_none: bool = False) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
-from frostfork import _core
+from frostfork import _core, _settings
 from frostfork._heritage import Heritage
 from frostfork._memory import Memory, uncount
 from frostfork._observed import ObservedWorker, ObservedWorkers
@@ -96,13 +96,21 @@ class LearningTemplate(Template):
         begin_seconds: float = 20.0,
         source: str = "workers",
     ) -> None:
-        self._preload = (preload,) if isinstance(preload, str) else tuple(preload)
+        _settings.target("rehearse", rehearse)
+        _settings.instance("policy", policy, PreloadPolicy, or_none=True)
+        _settings.number("ledger_days", ledger_days, "days")
+        _settings.instance("canary", canary, Canary, or_none=True)
+        _settings.whole("observed", observed, 0)
+        _settings.whole("code_workers", code_workers, 0)
+        _settings.number("begin_seconds", begin_seconds, "seconds")
+        _settings.instance("source", source, str)
+        self._preload = _settings.names("preload", preload)
         self._rehearse = rehearse
         self._policy = policy
-        self._path = None if ledger is None else os.path.abspath(ledger)
+        self._path = None if ledger is None else os.path.abspath(_settings.path("ledger", ledger))
         self._seconds_kept = ledger_days * _DAY
         self._canary = canary
-        self._steps = tuple(step for step in steps if step != "preload")
+        self._steps = tuple(step for step in _settings.names("steps", steps) if step != "preload")
         if unknown := set(self._steps) - set(STEPS):
             raise ConfigurationError(f"{min(unknown)!r} is no step of a warmup; they are {', '.join(STEPS)}.")
         self._observed = ObservedWorkers(observed)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from frostfork import _settings
 from frostfork.preload._bits import SourceBits
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Ledger:
 
         source: what the child ran, such as the path of a DAG file. now: seconds since the epoch, if not this moment.
         """
+        _settings.instance("source", source, str, or_none=True)
         moment = time.time() if now is None else now
         self.children += 1
         for code in observation.hot_code:
