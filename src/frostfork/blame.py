@@ -147,10 +147,13 @@ class BlameReport:
             values: dict[str, Any] = json.loads(data)
             if values.pop("format") != _FORMAT:
                 raise ValueError("another format")
+            if values.keys() != cls().__dict__.keys():
+                raise ValueError("other fields")
             causes = {name: Share(**share) for name, share in values.pop("causes").items()}
             owners = [Owner(**owner) for owner in values.pop("owners")]
-            return cls(causes, owners, **values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            _check(causes, owners, values)
+            return cls({**cls().causes, **causes}, owners, **values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ObservationError(f"this is not a blame report: {error}") from error
 
     @classmethod
@@ -229,6 +232,23 @@ class blame:  # noqa: N801 - used like a function: `with blame() as report:`
         except ObservationError:
             if error is None:
                 raise
+
+
+def _check(causes: dict[str, Share], owners: list[Owner], values: dict[str, Any]) -> None:
+    """ValueError if a value of a report is not what it should be."""
+    if unknown := ({*causes} | {owner.cause for owner in owners}) - CAUSES.keys():
+        raise ValueError(f"{min(unknown)!r} is no cause")
+    counts = [values[name] for name in ("floor", "new", "dropped", "processes")]
+    counts += [*values["by_kind"].values(), *(count for share in causes.values() for count in share)]
+    for _, name, pages, changed in owners:
+        counts += [pages, changed]
+        if not isinstance(name, str):
+            raise ValueError(f"{name!r} is no name")
+    for count in counts:
+        if type(count) is not int or count < 0:
+            raise ValueError(f"{count!r} is no count")
+    if not isinstance(values["complete"], bool):
+        raise ValueError(f"complete is {values['complete']!r}")
 
 
 def _name(key: type | str) -> str:
