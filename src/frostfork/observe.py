@@ -194,10 +194,12 @@ class observe:  # noqa: N801 - used like a function: `with observe() as seen:`
     """
 
     def __init__(self, journal: Journal | None = None, *, pages: bool = True, code: bool = False) -> None:
+        if journal is not None and not isinstance(journal, Journal):
+            raise TypeError(f"journal must be of type Journal or None, not {journal!r}")
         self._own = journal is None
         self._pages = pages
         self._code = code
-        self._journal = journal or Journal()
+        self._journal = Journal() if journal is None else journal
         self._seen = Observation()
 
     def __enter__(self) -> Observation:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mmap
+import operator
 from typing import NamedTuple
 
 from frostfork import _core
@@ -140,6 +141,9 @@ def _checked(pid: int | None) -> int:
     """The binding's pid: 0 for the calling process. A pid of 0 or below is nobody's."""
     if pid is None:
         return 0
-    if pid <= 0:
-        raise ValueError(f"a process id is above 0, not {pid}")
-    return pid
+    if isinstance(pid, bool) or not hasattr(pid, "__index__"):
+        raise TypeError(f"pid must be a whole number, not {pid!r}")
+    number = operator.index(pid)
+    if not 0 < number < 2**31:
+        raise ValueError(f"a process id is above 0 and below 2**31, not {number}")
+    return number

@@ -40,6 +40,10 @@ def warmup(
 
     May be called again, after more was imported, and then costs in proportion to what is new.
     """
+    if ledger is not None:
+        from frostfork import _settings, preload
+
+        _settings.instance("ledger", ledger, preload.Ledger, or_none=True)
     chosen = DEFAULT if steps is None else tuple(steps)
     for name in chosen:
         if name not in STEPS:

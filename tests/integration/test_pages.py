@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Callable
 
 import pytest
 
@@ -111,10 +112,28 @@ def test_baseline_is_small_and_not_part_of_what_it_measures() -> None:
     assert baseline.nbytes < 4.5 * baseline.anonymous  # 1 GB in a megabyte: see tests/c/test_baseline.c
 
 
-@pytest.mark.parametrize("pid", [0, -1])
-def test_a_pid_is_positive(pid: int) -> None:
-    with pytest.raises(ValueError, match="above 0"):
-        page_counts(pid)
+@pytest.mark.parametrize("look", [page_counts, Baseline.take])
+@pytest.mark.parametrize("pid", [0, -1, 2**31, 10**30])
+def test_a_pid_is_positive_and_fits(look: Callable[[int], object], pid: int) -> None:
+    with pytest.raises(ValueError, match="above 0 and below"):
+        look(pid)
+
+
+@pytest.mark.parametrize("look", [page_counts, Baseline.take])
+@pytest.mark.parametrize("pid", [1.5, True, False, "1", []])
+def test_a_pid_is_a_whole_number(look: Callable[[object], object], pid: object) -> None:
+    with pytest.raises(TypeError, match="pid must be a whole number, not"):
+        look(pid)
+
+
+def test_what_stands_for_a_whole_number_is_a_pid() -> None:
+    class Number:
+        def __index__(self) -> int:
+            return os.getpid()
+
+    assert page_counts(Number()).present > 0  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        page_counts(2**31 - 1)
 
 
 def test_a_process_that_is_gone() -> None:

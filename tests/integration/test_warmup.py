@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import frostfork
-from frostfork import ConfigurationError, UnsupportedStepError, warmup
+from frostfork import ConfigurationError, Ledger, UnsupportedStepError, warmup
 from tests.integration.fresh import run_fresh
 
 immortals = pytest.mark.skipif(sys.version_info < (3, 12), reason="immortal objects came with Python 3.12")
@@ -18,6 +18,13 @@ immortals = pytest.mark.skipif(sys.version_info < (3, 12), reason="immortal obje
 def test_a_step_that_does_not_exist_is_named() -> None:
     with pytest.raises(ConfigurationError, match="'thaw' is no step"):
         warmup(steps=["freeze", "thaw"])
+
+
+@pytest.mark.parametrize("wrong", ["", [], {}, 0, False, "ledger.json"])
+def test_a_ledger_is_a_ledger(wrong: object) -> None:
+    with pytest.raises(TypeError, match="ledger must be of type Ledger or None"):
+        warmup(wrong, steps=[])  # type: ignore[arg-type]
+    assert warmup(Ledger(), steps=[]).steps == {}
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python has immortal objects")
