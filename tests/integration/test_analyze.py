@@ -293,6 +293,8 @@ def test_a_ledger_is_read_instead(tmp_path: Path) -> None:
     assert "is no ledger" in run("--ledger", path, code=1).stderr
     assert path.read_bytes() == b"nothing of the kind", "who only asks sets nothing aside"
     assert "cannot be read" in run("--ledger", tmp_path / "absent", code=1).stderr
+    os.mkfifo(tmp_path / "pipe")
+    assert run("--ledger", tmp_path / "pipe", code=1).stderr == f"Error: {tmp_path / 'pipe'} is no file.\n"
 
 
 def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
@@ -301,6 +303,8 @@ def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
     assert "Give one or more paths" in run(code=2).stderr
     assert "Give one or more paths" in run(tmp_path, "--ledger", tmp_path, code=2).stderr
     folder = write(tmp_path / "jobs", a="")
+    for name in ("[x", "", "a,b"):
+        assert f"--deny: {name!r} is no name of a module" in run(folder, "--deny", name, code=2).stderr
     message = run(folder, "--html", tmp_path / "absent" / "page.html", code=2).stderr
     assert "there is no folder" in message or "--html needs plotly" in message
 

@@ -18,7 +18,7 @@ from frostfork.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Settings", "is_enabled", "load", "parse"]
+__all__ = ["Settings", "is_enabled", "is_pattern", "load", "parse"]
 
 _PATTERN = re.compile(r"[\w*?]+(\.[\w*?]+)*")
 _TRUST = re.compile(_PATTERN.pattern + r"(:[a-z_]+)?")
@@ -90,6 +90,11 @@ def parse(given: Mapping[str, str]) -> Settings:
     )
 
 
+def is_pattern(word: str) -> bool:
+    """Whether a list of module names, such as that of deny, may hold this word."""
+    return _PATTERN.fullmatch(word) is not None
+
+
 def _ask_airflow(option: str) -> str:
     from airflow.configuration import conf
 
@@ -111,7 +116,7 @@ def _boolean(option: str, value: str) -> bool:
 def _count(option: str, value: str, *, least: int = 0) -> int:
     word = value.partition("#")[0].strip()
     if not re.fullmatch(r"[0-9]{1,9}", word) or int(word) < least:
-        raise _wrong(option, value, f"a whole number, {least} or more")
+        raise _wrong(option, value, f"a whole number from {least} to 999999999")
     return int(word)
 
 

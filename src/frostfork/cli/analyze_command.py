@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from frostfork import analyze as engine
+from frostfork.airflow.settings import is_pattern
 from frostfork.beginnings import names_in
 from frostfork.canary import Canary
 from frostfork.cli import analyze_report
@@ -105,6 +106,9 @@ def analyze(
         raise click.UsageError("Give one or more paths, or else a ledger with --ledger.")
     if math.isnan(timeout):  # which lies in every range
         raise click.UsageError("--timeout: nan is no number of seconds.")
+    for name in deny:
+        if not is_pattern(name):
+            raise click.UsageError(f"--deny: {name!r} is no name of a module, in which * may stand.")
     if html is not None:
         _check_page(html)
     policy = PreloadPolicy(installed=find_installed(), deny=deny, min_files=min_files)
@@ -158,7 +162,10 @@ def _check_page(path: Path) -> None:
 
 def _read(path: Path, policy: PreloadPolicy) -> tuple[engine.Analysis, Plan, tables.Estimate]:
     try:
-        known = codec.from_bytes(path.read_bytes())
+        if path.exists() and not path.is_file():  # a pipe would block, a device need not end
+            raise engine.AnalyzeError(f"{path} is no file.")
+        with path.open("rb") as file:
+            known = codec.from_bytes(file.read(codec.MAX_BYTES + 1))
     except OSError as error:
         raise engine.AnalyzeError(f"{path} cannot be read: {error.strerror}.") from error
     except LedgerError as error:
