@@ -189,11 +189,78 @@ def test_an_undumpable_child_is_said_to_be(tmp_path: Path) -> None:
         (["python3"], "name a script, -m or -c"),
         (["-m"], "-m needs an argument"),
         (["--", "--thing"], "--thing is no option of frostfork blame"),
+        (["--top", "-5", "true"], "Invalid value for '--top'"),
     ],
 )
 def test_wrong_input_is_one_sentence(words: list[str], sentence: str) -> None:
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = run(*words, code=2 if not words else 1, **environment)
+    done = run(*words, code=2 if words[:1] in ([], ["--top"]) else 1, **environment)
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+NAMED = """
+    import os
+    classes = [type(name, (), {"__slots__": "value"}) for name in ("[/red]", "[bold]")]
+    things = [made() for made in classes for _ in range(2000)]
+    pid = os.fork()
+    if pid == 0:
+        for thing in things:
+            thing.value = 1.5
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+def test_a_name_in_brackets_is_no_markup(tmp_path: Path) -> None:
+    done = run("--top", "1000", "--", program(tmp_path, NAMED))
+    assert "__main__.[/red]" in done.stderr
+    assert "__main__.[bold]" in done.stderr
+
+
+def test_a_reason_in_brackets_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    from frostfork.blame import BlameReport
+    from frostfork.cli.blame_command import _Outcome, _show
+
+    _show(_Outcome(0, 1, 0, {"[/red]": 1}, BlameReport()), 1)
+    assert "1 of 1 children could not be judged: [/red]\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("#!/bin/sh\n'''exec'\n", "is not a Python program"),
+        ("#!FOLDER/python3\n", "FOLDER/python3 cannot be run: Exec format error."),
+    ],
+)
+def test_a_script_that_cannot_be_judged_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    interpreter = tmp_path / "python3"
+    interpreter.write_bytes(b"\0")
+    interpreter.chmod(0o755)
+    script = tmp_path / "script"
+    script.write_text(text.replace("FOLDER", str(tmp_path)))
+    script.chmod(0o755)
+    done = run(str(script), code=1)
+    assert sentence.replace("FOLDER", str(tmp_path)) in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_script_that_cannot_be_read_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from frostfork.cli.program import find_program
+    from frostfork.errors import ConfigurationError
+
+    tmp_path.chmod(0o755)
+    (tmp_path / "script").write_text("#!/usr/bin/python3\n")
+    (tmp_path / "script").chmod(0o311)
+    monkeypatch.chdir(tmp_path)
+    before = os.geteuid()
+    os.seteuid(before or 65534)  # root reads everything
+    try:
+        with pytest.raises(ConfigurationError, match="script cannot be read: Permission denied"):
+            find_program(["./script"])
+    finally:
+        os.seteuid(before)

@@ -32,7 +32,13 @@ class _Outcome(NamedTuple):
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; the program's own output goes to stderr.")
-@click.option("--top", default=12, show_default=True, help="How many types, files and libraries to name.")
+@click.option(
+    "--top",
+    type=click.IntRange(0),
+    default=12,
+    show_default=True,
+    help="How many types, files and libraries to name.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def blame(command: tuple[str, ...], as_json: bool, top: int) -> None:
     """What the children of a Python program copied of the memory that they shared, and what they wrote there.
@@ -120,6 +126,7 @@ def _as_values(outcome: _Outcome) -> dict[str, object]:
 
 def _show(outcome: _Outcome, top: int) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console, total = Console(stderr=True), outcome.total
@@ -147,7 +154,7 @@ def _show(outcome: _Outcome, top: int) -> None:
         for column in ("pages", "bytes"):
             owners.add_column(column, justify="right")
         for owner in total.owners[:top]:
-            owners.add_row(_short(owner.name), owner.cause, f"{owner.pages:,}", f"{owner.bytes:,}")
+            owners.add_row(escape(_short(owner.name)), owner.cause, f"{owner.pages:,}", f"{owner.bytes:,}")
         console.print()
         console.print(owners)
     console.print(
@@ -164,6 +171,9 @@ def _short(name: str) -> str:
 
 
 def _sentences(outcome: _Outcome) -> list[str]:
+    """What the tables are about, in words and rich's markup."""
+    from rich.markup import escape
+
     total, children = outcome.total, outcome.children
     if children == 0:
         return ["The program forked no child from Python: there is nothing to judge."]
@@ -181,7 +191,8 @@ def _sentences(outcome: _Outcome) -> list[str]:
     if outcome.silent:
         found.append(f"{outcome.silent} of {children} children gave no report: killed, or still running.")
     found += [
-        f"{count} of {children} children could not be judged: {why}" for why, count in outcome.blind.items()
+        f"{count} of {children} children could not be judged: {escape(why)}"
+        for why, count in outcome.blind.items()
     ]
     if not total.complete:
         found.append("Some frozen objects could not be found; what was written in them counts as malloc.")

@@ -73,7 +73,7 @@ def demo(
     console.print(report.main_table(result))
     console.print(report.kinds_table(result))
     for line in report.sentences(result):
-        console.print(line, highlight=False)
+        console.print(line, markup=False, highlight=False)
 
 
 def _measure(folder: Path, rounds: int, processes: int, homes: Path, zygote: bool | None) -> dict[str, Any]:

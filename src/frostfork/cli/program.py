@@ -76,12 +76,15 @@ def _from_options(interpreter: str, words: list[str]) -> Program:
 
 def _interpreter_of(path: str) -> str:
     """The interpreter of a script that the first line names, as pip, uv and distributions write it."""
-    with open(path, "rb") as file:
-        head = [line.decode("utf-8", "replace").strip() for line in file.read(1024).split(b"\n")[:2]]
+    try:
+        with open(path, "rb") as file:
+            head = [line.decode("utf-8", "replace").strip() for line in file.read(1024).split(b"\n")[:2]]
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     # A path too long for the kernel is written as #!/bin/sh and, on the second line, '''exec' PATH "$0" "$@".
     words = head[0].removeprefix("#!").split() if head[0].startswith("#!") else []
     if words and words[0] == "/bin/sh" and len(head) > 1 and head[1].startswith("'''exec'"):
-        words = [head[1].split()[1].strip("'\"")]
+        words = [word.strip("'\"") for word in head[1].split()[1:2]]
     if words and os.path.basename(words[0]) == "env":
         words = [word for word in words[1:] if not word.startswith("-")]
     if not words or not _INTERPRETER.match(os.path.basename(words[0])):
@@ -97,6 +100,10 @@ def _usable(interpreter: str) -> str:
     if os.path.abspath(interpreter) == os.path.abspath(sys.executable):
         return interpreter
     check = [interpreter, "-c", "import frostfork.judged"]
-    if subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+    try:
+        done = subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        raise ConfigurationError(f"{interpreter} cannot be run: {error.strerror}.") from error
+    if done.returncode == 0:
         return interpreter
     raise ConfigurationError(f"{interpreter} has no frostfork of this version: install it there.")
