@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import psutil
 import pytest
@@ -99,13 +99,16 @@ class Place:
         assert status == 0, output[-4000:]
         return output
 
-    def explain(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    def explain(
+        self, *arguments: str, stdout: TextIO | int = subprocess.PIPE, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).parent / "frostfork"), "airflow", "explain", *arguments]
         return subprocess.run(
             command,
             env=self.environment(**settings),
             cwd=self.path,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=100,
             check=False,
@@ -176,6 +179,10 @@ def test_explain(place: Place) -> None:
     assert "ff_single is not preloaded" in done.stdout
     assert "min_files" in done.stdout
     assert "not asked" in done.stdout
+    with open("/dev/full", "w") as full:
+        done = place.explain("ff_shared", "--no-canary", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.endswith("Error: standard output cannot be written: No space left on device.\n")
     # Asked under another user's name, it leaves the file to its owner, and makes no lock that he could not open.
     ledger = place.home.path / "frostfork-ledger.json"
     ledger.chmod(0o620)

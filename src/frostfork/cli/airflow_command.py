@@ -9,11 +9,15 @@ import json
 import logging
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from frostfork.cli.output import check_stdout, writing
 from frostfork.errors import FrostforkError
+
+if TYPE_CHECKING:
+    from frostfork.airflow.explain import Explanation
 
 _OFF = (
     "frostfork is off for the DAG processor, so Airflow's own runs. To switch it on, set [frostfork] enabled = True in "
@@ -75,6 +79,7 @@ def explain(module: str, canary: bool, as_json: bool) -> None:
 
     It asks the ledger that `frostfork airflow dag-processor` keeps, and the same settings.
     """
+    check_stdout()
     try:
         from frostfork.airflow.explain import explain as ask
 
@@ -82,9 +87,14 @@ def explain(module: str, canary: bool, as_json: bool) -> None:
             found = ask(module, canary=canary)
     except FrostforkError as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2))
-        return
+    with writing():
+        if as_json:
+            click.echo(json.dumps(found.to_dict(), indent=2))
+        else:
+            _show(found)
+
+
+def _show(found: Explanation) -> None:
     click.echo(f"{found.module} is {'' if found.preload else 'not '}preloaded: {found.reason}.")
     click.echo(f"  distribution    {found.distribution or 'the standard library, or none'}")
     click.echo(f"  children        {found.children} of {found.all_children} imported it")

@@ -22,6 +22,7 @@ from frostfork.airflow.settings import is_pattern
 from frostfork.beginnings import names_in
 from frostfork.canary import Canary
 from frostfork.cli import analyze_report
+from frostfork.cli.output import replace_file, writing
 from frostfork.errors import LedgerError
 from frostfork.preload import Plan, PreloadPolicy, Verdict, codec, tables
 from frostfork.preloader import find_installed
@@ -132,14 +133,15 @@ def analyze(
         from frostfork.cli.analyze_html import page
 
         try:
-            html.write_text(page(result), encoding="utf-8", errors="backslashreplace")
+            replace_file(html, page(result))
         except OSError as error:  # what was found is not lost for that
             click.echo(f"Error: {html} cannot be written: {error.strerror}.", err=True)
             unwritten = True
-    if as_json:
-        click.echo(json.dumps(result, indent=2))
-    else:
-        analyze_report.show(result, Console(), top)
+    with writing():
+        if as_json:
+            click.echo(json.dumps(result, indent=2))
+        else:
+            analyze_report.show(result, Console(), top)
     if html is not None and not unwritten:
         click.echo(f"The page is in {html}.", err=True)
     if not found.complete:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import click
 
 from frostfork.blame import CAUSES, BlameReport
+from frostfork.cli.output import writing
 from frostfork.cli.program import Program, find_program
 from frostfork.errors import FrostforkError, ObservationError
 from frostfork.journal import Journal
@@ -54,7 +55,8 @@ def blame(command: tuple[str, ...], as_json: bool, top: int) -> None:
         raise click.ClickException(str(error)) from error
     outcome = _run(program, as_json)
     if as_json:
-        click.echo(json.dumps(_as_values(outcome), indent=2))
+        with writing():
+            click.echo(json.dumps(_as_values(outcome), indent=2))
     else:
         _show(outcome, top)
     sys.exit(outcome.code)

@@ -19,6 +19,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from frostfork.cli.output import writing
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -65,15 +67,17 @@ def demo(
             context.exit(128 + signal.SIGINT)
     result["environment"]["airflow"] = airflow
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        with writing():
+            click.echo(json.dumps(result, indent=2))
         return
     from frostfork.airflow.measure import report
 
     console = Console()
-    console.print(report.main_table(result))
-    console.print(report.kinds_table(result))
-    for line in report.sentences(result):
-        console.print(line, markup=False, highlight=False)
+    with writing():
+        console.print(report.main_table(result))
+        console.print(report.kinds_table(result))
+        for line in report.sentences(result):
+            console.print(line, markup=False, highlight=False)
 
 
 def _measure(folder: Path, rounds: int, processes: int, homes: Path, zygote: bool | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from frostfork import _core
+from frostfork.cli.output import writing
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ def doctor(as_json: bool) -> None:
     """What this kernel, interpreter and container offer, each with its consequence."""
     findings = examine()
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        with writing():
+            click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -220,4 +222,5 @@ def doctor(as_json: bool) -> None:
             table.add_row("", f"[bold]{area}[/bold]", "", "")
         mark = {True: "[green]✓[/green]", False: "[yellow]✗[/yellow]", None: "·"}[finding.ok]
         table.add_row(mark, finding.feature, finding.found, finding.consequence)
-    Console().print(table)
+    with writing():
+        Console().print(table)

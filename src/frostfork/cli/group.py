@@ -7,6 +7,7 @@ import click
 
 import frostfork as package
 from frostfork.cli import load_command
+from frostfork.cli.output import check_stdout
 
 _COMMANDS = {
     "airflow": ("frostfork.cli.airflow_command:airflow", "Airflow's components over a shared parent."),
@@ -37,5 +38,8 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package.__version__, prog_name="frostfork")
-def frostfork() -> None:
+@click.pass_context
+def frostfork(context: click.Context) -> None:
     """A fork manager for CPython on Linux: children keep sharing what their parent loaded once."""
+    if context.invoked_subcommand != "airflow":  # whose processor may print nothing
+        check_stdout()
