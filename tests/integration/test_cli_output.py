@@ -102,3 +102,50 @@ def test_a_page_that_does_not_fit_leaves_the_earlier_one(jobs: Path) -> None:
     assert "<html" in page.read_text()
     assert stat.S_IMODE(page.stat().st_mode) == 0o640
     assert sorted(path.name for path in jobs.parent.iterdir()) == ["jobs", "page.html"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "latin-1"}],
+)
+def test_a_standard_output_without_unicode_shows_the_table(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [*FROSTFORK, "doctor"],
+        capture_output=True, timeout=60, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"transparent huge pages" in done.stdout
+
+
+def without(module: str, raised: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line where importing this module raises."""
+    script = f"""if True:
+        import sys
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name == {module!r}:
+                    raise {raised}
+        sys.meta_path.insert(0, Finder())
+        sys.argv = ["frostfork", *{arguments!r}]
+        from frostfork.cli import main
+        main()
+    """
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("module", ["click", "rich"])
+def test_a_missing_library_is_one_sentence_before_anything_runs(module: str) -> None:
+    raised = f"ModuleNotFoundError(name={module!r})"
+    done = without(module, raised, "blame", "-c", "import os; os.fork() or os._exit(0); print('ran')")
+    assert done.stderr == "frostfork's command line needs click and rich: pip install 'frostfork[cli]'\n"
+    assert done.stdout == ""
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("module", ["click", "rich", "frostfork.cli.doctor", "rich.console"])
+def test_an_interrupt_of_any_import_is_one_word(module: str) -> None:
+    done = without(module, "KeyboardInterrupt", "doctor")
+    assert done.stderr.strip() == "Interrupted."
+    assert done.returncode == 130

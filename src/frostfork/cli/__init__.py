@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import signal
 import sys
 
 _NEEDS_CLI = "frostfork's command line needs click and rich: pip install 'frostfork[cli]'"
@@ -12,11 +14,18 @@ _NEEDS_CLI = "frostfork's command line needs click and rich: pip install 'frostf
 def main() -> None:
     """Entry point of the console script."""
     try:
+        import rich  # noqa: F401 - commands import it later than they run programs
+
         from frostfork.cli.group import frostfork
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
         sys.exit(_NEEDS_CLI)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(128 + signal.SIGINT)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="replace")
     frostfork()
 
 

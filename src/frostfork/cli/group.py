@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 import frostfork as package
@@ -30,6 +32,13 @@ class _LazyGroup(click.Group):
         command = load_command(_COMMANDS[name][0])
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            context.exit(128 + signal.SIGINT)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
