@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
@@ -246,3 +247,24 @@ def test_nothing_was_recorded() -> None:
     assert result["files"] == 0
     assert result["seconds_per_file"] is None
     assert result["kinds"] == {}
+
+
+def test_names_in_brackets_are_no_markup() -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), width=200)
+    from frostfork.airflow.measure import report
+
+    summary = summarize(_measured(), {"a": "[bold]", "b": "[/blue]", "[/green]/c.py": "rest"}, ROUNDS)
+    result = {
+        "stock": summary,
+        "frostfork": summary,
+        "ratio": ratio(summary, summary),
+        "preload": {"preloaded": [], "refused": {"[italic]": "of [/red]"}},
+        "warmups": [],
+        "files": 2,
+        "rounds": ROUNDS,
+        "environment": dict.fromkeys(("cores", "kernel", "python", "airflow", "processes"), 1),
+    }
+    report.show(result, console)
+    text = console.file.getvalue()
+    for part in ("[bold]", "[/blue]", "no result of [/green]/c.py.", "Not preloaded: [italic] (of [/red])."):
+        assert part in text

@@ -72,12 +72,8 @@ def demo(
         return
     from frostfork.airflow.measure import report
 
-    console = Console()
     with writing():
-        console.print(report.main_table(result))
-        console.print(report.kinds_table(result))
-        for line in report.sentences(result):
-            console.print(line, markup=False, highlight=False)
+        report.show(result, Console())
 
 
 def _measure(folder: Path, rounds: int, processes: int, homes: Path, zygote: bool | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from rich.console import Console
+
 _REFUSED_SHOWN = 3
 # Two tables of seven columns fit into a terminal of 80.
 _LOOK: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "title_justify": "left"}
@@ -74,7 +76,7 @@ def kinds_table(result: Mapping[str, Any]) -> Table:
     for kind, stock in result["stock"]["kinds"].items():
         ours = result["frostfork"]["kinds"].get(kind, {})
         factors = result["ratio"]["kinds"].get(kind, {})
-        row: list[str | Text] = [kind, str(stock["files"])]
+        row: list[str | Text] = [Text(kind), str(stock["files"])]
         for name, written in (
             ("seconds_per_file", _seconds),
             ("private_bytes", _megabytes),
@@ -83,6 +85,14 @@ def kinds_table(result: Mapping[str, Any]) -> Table:
             row.append(_factor(factors.get(name)))
         table.add_row(*row)
     return table
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """Print the tables, and the sentences as they are: a name of a module or a file may hold brackets."""
+    console.print(main_table(result))
+    console.print(kinds_table(result))
+    for line in sentences(result):
+        console.print(line, markup=False, highlight=False)
 
 
 def sentences(result: Mapping[str, Any]) -> list[str]:
