@@ -236,10 +236,11 @@ def test_sharing_what_files_begin_with_changes_no_sum(tmp_path: Path) -> None:
         ours, theirs = shared.ledger.get(name), plain.ledger.get(name)
         assert ours is not None and theirs is not None
         assert (ours.children, ours.failures, ours.files) == (theirs.children, theirs.failures, theirs.files)
-        assert ours.seconds == pytest.approx(theirs.seconds, rel=0.08), name
+        # Counted once for all, or twice for each, it would be another number whatever else the machine does.
+        assert ours.seconds == pytest.approx(theirs.seconds, rel=0.4), name
         assert ours.origins == theirs.origins
     seconds = [sum(run.import_seconds for run in each.runs.values()) for each in (shared, plain)]
-    assert seconds[0] == pytest.approx(seconds[1], rel=0.1)
+    assert seconds[0] == pytest.approx(seconds[1], rel=0.4)
 
 
 def test_a_module_of_the_users_own_is_not_taken_for_the_installed_one(tmp_path: Path) -> None:
