@@ -47,15 +47,15 @@ class Collector:
         engine.collector_ident = threading.get_ident()
         poll, timers, handlers = engine.poller.poll, engine.timers, self._handlers
         while not self.stopping:
+            handler = None  # the last one's would hold its worker for as long as nothing happens
             try:
                 for fd, events in poll(timers.wait_seconds()):
                     handler = handlers.get(fd)
                     if handler is not None:
                         handler(events)
                 timers.run()
-            except (
-                BaseException
-            ):  # a callback or a timer may even want to exit: it is not this thread that it ends
+            except BaseException:
+                # A callback or a timer may even want to exit: it is not this thread that it ends.
                 log.exception("the collector of a pool met an error and goes on")
         for fd in list(self._pipes):
             self._heard(fd, last=True)
