@@ -146,7 +146,7 @@ def make_loggers(count: int) -> None:
         logger = logging.getLogger(f"thrifty.number{index}")
         logger.disabled = False
         logger.isEnabledFor(logging.INFO)
-    logging.Manager._clear_cache(logging.root.manager)  # type: ignore[attr-defined]
+    logging.Manager._clear_cache(logging.root.manager)
 
 
 def cost_of_set_up(thrifty: bool) -> dict[str, float]:

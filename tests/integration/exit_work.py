@@ -67,7 +67,7 @@ in_generator = generator(unflushed("of a generator"))
 next(in_generator)
 in_default = lambda file=unflushed("of a default"): file  # noqa: B008, E731
 in_function = closure
-in_function.file = unflushed("of a function")  # type: ignore[attr-defined]
+in_function.file = unflushed("of a function")
 in_bytes = [io.BufferedWriter(io.FileIO(os.path.join(FOLDER, "of a raw file"), "w"))]
 in_bytes[0].write(b"kept")
 finalized = [weakref.finalize(Held, print, "finalized")]
@@ -108,8 +108,8 @@ def work() -> None:
     in_nested.pop("7")
     COLLECTED.extend(range(5000))
     COLLECTED.clear()
-    Owner.extra = list(range(100))  # type: ignore[attr-defined]
-    del Owner.extra  # type: ignore[attr-defined]
+    Owner.extra = list(range(100))
+    del Owner.extra
     in_function.__code__ = in_function.__code__.replace(co_name="renamed")
     importlib.reload(sys.modules["json.decoder"])
     for name in ("decimal", "_pydecimal", "statistics"):

@@ -186,7 +186,7 @@ def test_types_are_named_with_their_module() -> None:
 
     def change() -> None:
         for kind in types:
-            kind.mark = 1  # type: ignore[attr-defined]  # takes its version away
+            kind.mark = 1  # takes its version away
             kind().mark  # gives it one  # noqa: B018
 
     names = {owner.name for owner in blamed(change).owners if owner.cause == "versions"}

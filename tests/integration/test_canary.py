@@ -42,7 +42,7 @@ def canary() -> Canary:
 
 
 def tried(*names: str, **options: object) -> dict[str, Verdict]:
-    with canary().start(names, **options) as trial:  # type: ignore[arg-type]
+    with canary().start(names, **options) as trial:
         verdicts = trial.wait(WAIT)
         assert trial.poll(), "it takes too long"
     return verdicts

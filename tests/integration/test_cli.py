@@ -23,7 +23,7 @@ def run(*arguments: str, code: int = 0, **options: object) -> subprocess.Complet
         text=True,
         timeout=60,
         check=False,
-        **options,  # type: ignore[call-overload]
+        **options,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

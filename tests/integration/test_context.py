@@ -36,7 +36,7 @@ def test_fork_says_that_it_is_fork() -> None:
 
 def test_a_wrong_start_is_named() -> None:
     with pytest.raises(ValueError, match="'spawn'"):
-        frostfork.context.get_context("spawn")  # type: ignore[arg-type]
+        frostfork.context.get_context("spawn")
 
 
 def test_the_other_start_methods_stay() -> None:

@@ -91,7 +91,7 @@ SCRIPT_HOOKS = """
 def run_script(script: str, *arguments: str, **options: object) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *arguments],
-        capture_output=True, text=True, timeout=60, check=False, **options,  # type: ignore[call-overload]
+        capture_output=True, text=True, timeout=60, check=False, **options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return str(done.stdout)
@@ -192,7 +192,7 @@ def test_descriptors_used_up_leaves_a_child_without_a_baseline() -> None:
         try:
             frostfork.child_baseline()
         except frostfork.BaselineError as error:
-            return errno.errorcode[error.__cause__.errno]  # type: ignore[union-attr]
+            return errno.errorcode[error.__cause__.errno]
         return "there is one"
 
     def fork() -> int:

@@ -87,7 +87,7 @@ def test_importlib_is_put_back(package: Path) -> None:
 @pytest.mark.parametrize("wrong", [0, [], {}, "", False, 5])
 def test_a_journal_is_a_journal(wrong: object) -> None:
     with pytest.raises(TypeError, match="journal must be of type Journal or None"):
-        observe(wrong)  # type: ignore[arg-type]
+        observe(wrong)
 
 
 def through_a_journal(body: Callable[[], None]) -> tuple[Observation, int]:

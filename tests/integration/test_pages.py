@@ -131,7 +131,7 @@ def test_what_stands_for_a_whole_number_is_a_pid() -> None:
         def __index__(self) -> int:
             return os.getpid()
 
-    assert page_counts(Number()).present > 0  # type: ignore[arg-type]
+    assert page_counts(Number()).present > 0
     with pytest.raises(FileNotFoundError):
         page_counts(2**31 - 1)
 

@@ -219,7 +219,7 @@ def test_an_exit_code_is_told(pool: ForkPool) -> None:
 def test_retries_run_a_task_elsewhere(pool: ForkPool, tmp_path: Path) -> None:
     future = pool.with_options(retries=1).submit(work.die_once, str(tmp_path / "died"), signal.SIGKILL)
     assert future.result(WAIT) in {worker.pid for worker in pool.stats().workers}
-    assert pool.stats().retried == 1 and future.record.attempts == 2  # type: ignore[attr-defined]
+    assert pool.stats().retried == 1 and future.record.attempts == 2
     fatal = pool.with_options(retries=2).submit(work.die, signal.SIGKILL)
     assert isinstance(fatal.exception(WAIT), WorkerDied)
     assert pool.stats().retried == 3
@@ -401,7 +401,7 @@ def test_a_callback_may_submit_and_may_not_wait(pool: ForkPool, tmp_path: Path) 
     gate.touch()
     assert said.wait(WAIT)
     assert outcome[0] == 8 or "wait for itself" in str(outcome[0])
-    assert outcome[1].result(WAIT) == 8  # type: ignore[attr-defined]
+    assert outcome[1].result(WAIT) == 8
 
 
 def test_a_dropped_pool_ends(tmp_path: Path) -> None:

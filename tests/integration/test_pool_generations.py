@@ -135,7 +135,7 @@ def test_a_kept_future_keeps_nothing_of_its_worker(how: str) -> None:
             future = pool.submit(work.die, signal.SIGKILL)
             assert isinstance(future.exception(WAIT), WorkerDied)
         until(lambda: gc.collect() is None or gone() is None)
-        record = future.record  # type: ignore[attr-defined]
+        record = future.record
         assert (record.pid, record.worker, record.generation) == (worker, "pool-1", 1)
 
 

@@ -34,7 +34,7 @@ def let_go() -> Iterator[None]:
     yield
     _shared.clear()
     gc.collect()
-    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # it would be taken for a process left behind
+    resource_tracker._resource_tracker._stop()  # it would be taken for a process left behind
 
 
 def context_of(method: str) -> Any:

@@ -37,7 +37,7 @@ def said_by(program: str) -> list[str]:
 )
 def test_times_may_be_as_long_as_one_likes(long: dict[str, float]) -> None:
     """Longer than poll() can wait, or than a frame can say."""
-    with ForkPool(1, **long) as pool:  # type: ignore[arg-type]  # each fits its own parameter
+    with ForkPool(1, **long) as pool:
         assert [pool.submit(work.double, each).result(WAIT) for each in range(3)] == [0, 2, 4]
         assert list(pool.map(work.double, range(20), chunksize=3)) == [2 * each for each in range(20)]
 
@@ -86,4 +86,4 @@ def test_a_pool_that_cannot_be_made_leaves_nothing() -> None:
 )
 def test_what_map_is_told_wrongly(wrong: dict[str, object], said: str) -> None:
     with ForkPool(1) as pool, pytest.raises((TypeError, ValueError), match=f"^{said}"):
-        pool.map(abs, [1], **wrong)  # type: ignore[arg-type]  # the wrong type is what is tested
+        pool.map(abs, [1], **wrong)

@@ -104,7 +104,7 @@ def test_an_iterator_of_map_may_be_collected_at_any_moment(pool: ForkPool) -> No
 
     def collect() -> None:
         with pool._engine.lock:
-            results.close()  # type: ignore[attr-defined]
+            results.close()
 
     thread = threading.Thread(target=collect, daemon=True)
     thread.start()
@@ -329,7 +329,7 @@ def test_a_main_module_that_makes_a_pool_when_imported_is_told(tmp_path: Path) -
 )
 def test_wrong_settings_are_told_before_anything_starts(wrong: dict[str, object], said: str) -> None:
     with pytest.raises((TypeError, ValueError, ConfigurationError), match=f"^{re.escape(said)}"):
-        ForkPool(**{"max_workers": 1, **wrong})  # type: ignore[arg-type]
+        ForkPool(**{"max_workers": 1, **wrong})
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_wrong_settings_are_told_before_anything_starts(wrong: dict[str, object]
 )
 def test_wrong_limits_are_told(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=f"^{next(iter(wrong))} is "):
-        RecyclePolicy(**wrong)  # type: ignore[arg-type]
+        RecyclePolicy(**wrong)
 
 
 def test_a_zygote_that_is_given_is_started() -> None:

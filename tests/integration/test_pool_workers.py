@@ -61,7 +61,7 @@ def test_a_task_may_answer_its_soft_timeout() -> None:
 @pytest.mark.parametrize("wrong", [{"timeout": 0}, {"hard_timeout": -1.0}, {"retries": -1}])
 def test_options_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-        ForkPool(1, **wrong)  # type: ignore[arg-type]
+        ForkPool(1, **wrong)
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -433,5 +433,5 @@ class SlowTemplate(Template):
     """The second zygote begins slowly."""
 
     def begin(self) -> None:
-        if _worker.identity().generation > 1:  # type: ignore[union-attr]
+        if _worker.identity().generation > 1:
             time.sleep(1)

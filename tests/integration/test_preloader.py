@@ -39,7 +39,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def preloader(library: Path, *names: str, **options: object) -> Preloader:
     installed = Installed((str(library),), frozenset(names))
-    return Preloader(PreloadPolicy(installed, **options))  # type: ignore[arg-type]
+    return Preloader(PreloadPolicy(installed, **options))
 
 
 def seen(library: Path, *names: str, error: str | None = None) -> Observation:

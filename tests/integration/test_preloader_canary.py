@@ -38,7 +38,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def preloader(library: Path, names: list[str], **options: object) -> Preloader:
-    policy = PreloadPolicy(Installed((str(library),), frozenset(names)), **options)  # type: ignore[arg-type]
+    policy = PreloadPolicy(Installed((str(library),), frozenset(names)), **options)
     return Preloader(policy, canary=Canary(seconds=2, memory=200 << 20))
 
 

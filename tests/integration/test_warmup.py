@@ -23,7 +23,7 @@ def test_a_step_that_does_not_exist_is_named() -> None:
 @pytest.mark.parametrize("wrong", ["", [], {}, 0, False, "ledger.json"])
 def test_a_ledger_is_a_ledger(wrong: object) -> None:
     with pytest.raises(TypeError, match="ledger must be of type Ledger or None"):
-        warmup(wrong, steps=[])  # type: ignore[arg-type]
+        warmup(wrong, steps=[])
     assert warmup(Ledger(), steps=[]).steps == {}
 
 

@@ -33,7 +33,7 @@ def test_code_of_a_worker_is_what_its_target_makes_it(capfd: pytest.CaptureFixtu
     with Zygote(start=start) as zygote:
 
         def ended(target: object, *args: object) -> int | None:
-            return zygote.fork(target, args).wait(SECONDS).code  # type: ignore[arg-type]
+            return zygote.fork(target, args).wait(SECONDS).code
 
         assert ended(work.code) == 0
         assert ended(work.code, 7) == 7
@@ -169,7 +169,7 @@ def test_what_is_asked_wrongly(zygote: Zygote) -> None:
     }
     for option, (value, said) in wrong.items():
         with pytest.raises((TypeError, ConfigurationError), match=said):
-            zygote.fork("os:getpid", **{option: value})  # type: ignore[arg-type]
+            zygote.fork("os:getpid", **{option: value})
     with pytest.raises(ValueError, match="cannot be an environment variable"):
         zygote.fork("os:getpid", env={"A=B": "C"})
     with pytest.raises(ConfigurationError, match="count is -1"):
@@ -182,7 +182,7 @@ def test_what_is_asked_wrongly(zygote: Zygote) -> None:
     with pytest.raises(ConfigurationError, match="on_owner_death"):
         Zygote(on_owner_death="leave")
     with pytest.raises(TypeError, match="Template"):
-        Zygote(object())  # type: ignore[arg-type]
+        Zygote(object())
     with pytest.raises(ZygoteError, match="not been started"):
         Zygote().fork("os:getpid")
 
@@ -231,7 +231,7 @@ def test_hooks_of_the_template(capfd: pytest.CaptureFixture[str], start: str) ->
         assert [name for what, name, *_ in seen if what == "before_fork"] == list(codes)
         assert not [each for each in seen if each[0] == "in_worker"]  # that is in the worker
         while len([each for each in seen if each[0] == "ended"]) < 4:
-            seen = zygote.call("look")  # type: ignore[assignment]
+            seen = zygote.call("look")
         assert {each[1]: each[3] for each in seen if each[0] == "ended"} == codes
         said = capfd.readouterr().err
         assert all(f"{hook} is broken" in said for hook in ("before_fork", "in_worker", "ended"))
@@ -243,7 +243,7 @@ def test_template_gives_a_worker_a_descriptor_of_its_own() -> None:
         for worker in workers:
             worker.wait(SECONDS)
         for name in ("a", "b"):
-            while not (notes := zygote.call("read", name))[1]:  # type: ignore[index]
+            while not (notes := zygote.call("read", name))[1]:
                 pass
             assert notes == (f"{name} was here".encode(), b"3")
 

@@ -134,7 +134,7 @@ def test_wrong_arguments_are_told_before_anything_is_sent(zygote: Zygote) -> Non
     with pytest.raises(ZygoteError, match="cannot be pickled"):
         zygote.ask(lambda: None)
     with pytest.raises(TypeError, match="name must be"):
-        zygote.ask(work.code, name=3)  # type: ignore[arg-type]
+        zygote.ask(work.code, name=3)
     with pytest.raises(ValueError, match="descriptors at most"):
         zygote.ask(work.code, fds=[0] * 1000)
     with pytest.raises(ConfigurationError, match="timeout is -1"):

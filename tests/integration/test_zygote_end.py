@@ -29,7 +29,7 @@ def test_close_ends_what_runs_and_tells_how() -> None:
     assert not zygote.alive
     for call in (zygote.start, zygote.replace, lambda: zygote.fork("os:getpid"), lambda: zygote.pid):
         with pytest.raises(ZygoteError, match="closed"):
-            call()  # type: ignore[operator]
+            call()
 
 
 @pytest.mark.parametrize("start", ["fork", "exec"])

@@ -45,7 +45,7 @@ def test_64_threads_fork_at_once(start: str) -> None:
         def use(number: int) -> None:
             barrier.wait(SECONDS)
             mine = [zygote.fork(work.code, (number,)).wait(SECONDS).code]
-            mine.append(zygote.call("echo", number))  # type: ignore[arg-type]
+            mine.append(zygote.call("echo", number))
             mine += [worker.wait(SECONDS).code for worker in zygote.fork_many(2, work.code, (number,))]
             codes.append(mine)
 
@@ -54,7 +54,7 @@ def test_64_threads_fork_at_once(start: str) -> None:
             thread.start()
         for thread in threads:
             thread.join(SECONDS)
-        assert sorted(codes) == [[number] * 4 for number in range(64)]  # type: ignore[type-var]
+        assert sorted(codes) == [[number] * 4 for number in range(64)]
 
 
 def test_200_workers_and_their_ends() -> None:
@@ -86,7 +86,7 @@ def test_no_further_process() -> None:
             with pytest.raises(BlockingIOError) as found:
                 fork()
             assert found.value.errno == errno.EAGAIN
-        told = [each[1] for each in zygote.call("look") if each[0] == "not_forked"]  # type: ignore[attr-defined]
+        told = [each[1] for each in zygote.call("look") if each[0] == "not_forked"]
         assert told == ["first", "a", "b", "c"]
         assert zygote.alive
         assert zygote.replace() == 2
@@ -103,7 +103,7 @@ def test_some_of_many_that_cannot_be_forked_take_the_others_along() -> None:
         zygote.call("limit", resource.RLIMIT_NPROC, 3)
         with pytest.raises(BlockingIOError):
             zygote.fork_many(10, "signal:pause")
-        while len(seen := [each for each in zygote.call("look") if each[0] == "ended"]) < 2:  # type: ignore[attr-defined]
+        while len(seen := [each for each in zygote.call("look") if each[0] == "ended"]) < 2:
             pass
         assert {each[3] for each in seen} == {-9}
 
@@ -154,7 +154,7 @@ def test_owner_may_open_no_more() -> None:
             os.close(fd)
         assert refused >= 3  # those that were refused may still be open
         assert zygote.fork(work.code, (3,)).wait(SECONDS).code == 3
-        while len(seen := [each for each in zygote.call("look") if each[0] == "ended"]) < 3 * refused + 1:  # type: ignore[attr-defined]
+        while len(seen := [each for each in zygote.call("look") if each[0] == "ended"]) < 3 * refused + 1:
             pass
         assert {each[3] for each in seen} <= {-9, 3}
 
@@ -178,7 +178,7 @@ def test_long_result_for_an_owner_that_may_open_no_more() -> None:
 
 def test_nobody_waits_longer_than_asked_for_a_zygote_that_does_not_read() -> None:
     zygote = Zygote(work.Recorder()).start()
-    root = zygote._fleet._root.pid  # type: ignore[union-attr]
+    root = zygote._fleet._root.pid
     os.kill(zygote.pid, signal.SIGSTOP)
     began = time.monotonic()
     for _ in range(12):  # more than its socket holds

@@ -196,7 +196,7 @@ def raise_error() -> None:
 
 
 def leave(value: object) -> None:
-    sys.exit(value)  # type: ignore[arg-type]
+    sys.exit(value)
 
 
 def length(data: bytes) -> int:

@@ -68,7 +68,7 @@ def test_all_but_hot_code_comes_back() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(CHILDREN)
-def test_whatever_was_recorded_comes_back(children) -> None:  # type: ignore[no-untyped-def]
+def test_whatever_was_recorded_comes_back(children) -> None:
     ledger = ledger_of(children)
     data = to_bytes(ledger)
     back = from_bytes(data)
@@ -199,7 +199,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=1000)
 @given(st.lists(JSON, max_size=4), st.integers(0, 3), JSON)
-def test_json_of_any_shape(values, sources, header) -> None:  # type: ignore[no-untyped-def]
+def test_json_of_any_shape(values, sources, header) -> None:
     lines = [json.dumps(value) for value in values]
     assert_refused_or_whole(file_of(lines, sources, len(lines) - sources))
     assert_refused_or_whole(file_of(lines, header, header))
@@ -208,7 +208,7 @@ def test_json_of_any_shape(values, sources, header) -> None:  # type: ignore[no-
 
 @settings(max_examples=300, deadline=1000)
 @given(st.lists(JSON, min_size=14, max_size=14), st.sets(st.integers(0, 13), max_size=12))
-def test_fields_of_any_kind(values, keep) -> None:  # type: ignore[no-untyped-def]
+def test_fields_of_any_kind(values, keep) -> None:
     row = [MODULE[at] if at in keep else value for at, value in enumerate(values)]
     assert_refused_or_whole(file_of([json.dumps(SOURCE), json.dumps(row)]))
 

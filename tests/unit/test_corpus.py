@@ -109,7 +109,7 @@ def test_refuses_too_few_files_and_a_full_folder(tmp_path: Path) -> None:
 
 def _imported(nodes: object) -> set[str]:
     found: set[str] = set()
-    for node in nodes:  # type: ignore[attr-defined]
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

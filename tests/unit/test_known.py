@@ -16,9 +16,9 @@ POLICY = PreloadPolicy(Installed(("/lib",), frozenset(entry.pattern.partition(".
 
 @pytest.mark.parametrize("entry", [*UNSAFE, *UNSAFE_LIBRARIES, *HARMLESS], ids=lambda entry: entry.pattern)
 def test_each_entry_has_a_reason_and_a_source(entry: object) -> None:
-    assert entry.source.startswith("https://")  # type: ignore[attr-defined]
-    assert len(entry.reason.split()) > 3  # type: ignore[attr-defined]
-    assert not entry.reason.endswith(".")  # type: ignore[attr-defined]
+    assert entry.source.startswith("https://")
+    assert len(entry.reason.split()) > 3
+    assert not entry.reason.endswith(".")
 
 
 def test_the_documentation_names_each_entry() -> None:
@@ -34,7 +34,7 @@ def test_kinds_are_the_canarys() -> None:
 
 @pytest.mark.parametrize("entry", UNSAFE, ids=lambda entry: entry.pattern)
 def test_unsafe_modules_and_what_lies_in_them_are_refused_unless_trusted(entry: object) -> None:
-    pattern = entry.pattern  # type: ignore[attr-defined]
+    pattern = entry.pattern
     for name in (pattern, f"{pattern}.part"):
         record = ModuleRecord(name, children=1, origins={"/lib/x.py"})
         assert not POLICY.decide(record).preload

@@ -29,7 +29,7 @@ def nothing() -> None: ...
 )
 def test_values_that_make_no_sense_are_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name} is {value!r}; allowed are"):
-        LearningTemplate(**{name: value})  # type: ignore[arg-type]
+        LearningTemplate(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_values_that_make_no_sense_are_refused(name: str, value: object) -> None
 )
 def test_types_that_make_no_sense_are_refused(name: str, value: object) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be"):
-        LearningTemplate(**{name: value})  # type: ignore[arg-type]
+        LearningTemplate(**{name: value})
 
 
 def test_a_step_that_is_none_is_refused() -> None:
@@ -76,7 +76,7 @@ def test_what_makes_sense_is_taken(options: dict[str, Any]) -> None:
 def test_a_ledger_counts_nothing_for_a_source_that_is_no_name() -> None:
     ledger = Ledger()
     with pytest.raises(TypeError, match="source must be of type str or None, not 5"):
-        ledger.record(Observation(), source=5)  # type: ignore[arg-type]
+        ledger.record(Observation(), source=5)
     assert ledger.children == 0
     ledger.record(Observation(), source="a.py")
     assert list(ledger.sources) == ["a.py"]

@@ -22,7 +22,7 @@ def module(name: str, **fields: object) -> ModuleImport:
         "cumulative": 0.75,
         "error": None,
     }
-    return ModuleImport(name, **(known | fields))  # type: ignore[arg-type]
+    return ModuleImport(name, **(known | fields))
 
 
 def test_sums_over_children() -> None:
@@ -177,7 +177,7 @@ def sums(ledger: Ledger) -> bytes:
 
 @settings(max_examples=150, deadline=None)
 @given(CHILDREN, st.randoms(use_true_random=False), st.integers(0, 8))
-def test_any_order_and_any_split_give_the_same_sums(children, random, at) -> None:  # type: ignore[no-untyped-def]
+def test_any_order_and_any_split_give_the_same_sums(children, random, at) -> None:
     whole = sums(ledger_of(children))
     shuffled = list(children)
     random.shuffle(shuffled)
@@ -191,7 +191,7 @@ def test_any_order_and_any_split_give_the_same_sums(children, random, at) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(CHILDREN, st.floats(0, 2e9))
-def test_forget_drops_exactly_what_is_not_used(children, before) -> None:  # type: ignore[no-untyped-def]
+def test_forget_drops_exactly_what_is_not_used(children, before) -> None:
     ledger = ledger_of(children)
     users = {record.name: ledger.sources_of(record.name) for record in ledger}
     seen = {record.name: record.last_seen for record in ledger}

@@ -35,7 +35,7 @@ def plan(ledger: Ledger, **options: object) -> Plan:
         for key in ("loaded", "preloaded", "local_names", "verdicts", "refused")
         if key in options
     }
-    return PreloadPolicy(INSTALLED, **options).plan(ledger, **asked)  # type: ignore[arg-type]
+    return PreloadPolicy(INSTALLED, **options).plan(ledger, **asked)
 
 
 CHAIN = [module("outer"), module("inner", "outer"), module("deep", "inner")]
@@ -199,7 +199,7 @@ def test_ten_thousand_modules_are_planned_in_a_moment(options: dict[str, object]
             child.append(module(name, importer, seconds=choose.random(), size=choose.randrange(MB)))
     for modules in children:
         ledger.record(Observation(modules, complete=True))
-    policy = PreloadPolicy(Installed(("/lib",), frozenset(names)), **options)  # type: ignore[arg-type]
+    policy = PreloadPolicy(Installed(("/lib",), frozenset(names)), **options)
     start = time.process_time()
     made = policy.plan(ledger)
     seconds = time.process_time() - start

@@ -20,7 +20,7 @@ def record(name: str, origin: str | None = "/venv/site-packages/x.py", children:
 
 
 def decide(module: ModuleRecord, local: frozenset[str] = frozenset(), **options: object) -> tuple[bool, str]:
-    decision = PreloadPolicy(INSTALLED, **options).decide(module, local)  # type: ignore[arg-type]
+    decision = PreloadPolicy(INSTALLED, **options).decide(module, local)
     return decision.preload, decision.reason
 
 
@@ -80,11 +80,11 @@ def test_patterns(module: str, pattern: str, expected: bool) -> None:
 
 @pytest.mark.parametrize("name", ["deny", "approved", "excluded", "trusted"])
 def test_one_string_is_one_pattern(name: str) -> None:
-    assert getattr(PreloadPolicy(INSTALLED, **{name: "pandas"}), name) == ("pandas",)  # type: ignore[arg-type]
-    assert getattr(PreloadPolicy(INSTALLED, **{name: ["a", "b"]}), name) == ("a", "b")  # type: ignore[arg-type]
+    assert getattr(PreloadPolicy(INSTALLED, **{name: "pandas"}), name) == ("pandas",)
+    assert getattr(PreloadPolicy(INSTALLED, **{name: ["a", "b"]}), name) == ("a", "b")
     for wrong in (None, 5, [5], b"pandas"):
         with pytest.raises(TypeError, match=name):
-            PreloadPolicy(INSTALLED, **{name: wrong})  # type: ignore[arg-type]
+            PreloadPolicy(INSTALLED, **{name: wrong})
 
 
 def test_a_single_string_denies() -> None:
@@ -97,7 +97,7 @@ def test_a_single_string_denies() -> None:
 def test_a_mode_may_be_its_value() -> None:
     assert decide(record("pandas"), mode="off") == (False, "preload is off")
     assert decide(record("pandas"), mode="approved") == (False, "not approved by configuration")
-    assert PreloadPolicy(INSTALLED, mode="learned").mode is PreloadMode.LEARNED  # type: ignore[arg-type]
+    assert PreloadPolicy(INSTALLED, mode="learned").mode is PreloadMode.LEARNED
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_a_mode_may_be_its_value() -> None:
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     name, value = next(iter(wrong.items()))
     with pytest.raises(ConfigurationError, match=f"{name} is {value!r}; allowed are"):
-        PreloadPolicy(INSTALLED, **wrong)  # type: ignore[arg-type]
+        PreloadPolicy(INSTALLED, **wrong)
 
 
 def test_installed_is_what_find_installed_returns() -> None:
     with pytest.raises(TypeError, match="installed must be of type Installed"):
-        PreloadPolicy(find_installed)  # type: ignore[arg-type]
+        PreloadPolicy(find_installed)

@@ -50,4 +50,4 @@ def test_jitter_spreads_limits_below_what_is_asked() -> None:
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-        RecyclePolicy(**wrong)  # type: ignore[arg-type]
+        RecyclePolicy(**wrong)

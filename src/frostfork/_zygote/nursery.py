@@ -338,4 +338,4 @@ def _trace() -> str:
     try:
         return traceback.format_exc()
     except Exception:
-        return "".join(traceback.format_stack())
+        return "".join(traceback.format_tb(sys.exc_info()[2]))

@@ -158,6 +158,7 @@ class ZygoteParent:
         if own & stale:
             return False
         try:
+            # A signal waits until the new one is there: its handler would use the connections that this is using.
             with DeferredSignals():
                 self._ask_for_report("save", False)  # what it has learned is there for the next one
                 generation = self.zygote.replace()

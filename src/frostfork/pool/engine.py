@@ -15,7 +15,6 @@ import os
 import select
 import threading
 import weakref
-from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -292,13 +291,11 @@ class Engine(Desk):
             self.fail(future, error)
             return
         if self._decide(future, fine=True):
-            with contextlib.suppress(InvalidStateError):
-                future.set_result(value)
+            future.set_result(value)
 
     def fail(self, future: TaskFuture, error: BaseException) -> None:
         if self._decide(future, fine=False):
-            with contextlib.suppress(InvalidStateError):
-                future.set_exception(error)
+            future.set_exception(error)
 
     def _decide(self, future: TaskFuture, *, fine: bool) -> bool:
         """Count its end. False if it was cancelled in the last moment, which it cannot be from now on."""
